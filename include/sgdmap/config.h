@@ -1,0 +1,84 @@
+/* config: a YAML file, read with libcyaml, to a checked struct.
+ *
+ * What a config may say is one table in src/config.c; README's section "The configuration" follows it. */
+#ifndef SGDMAP_CONFIG_H
+#define SGDMAP_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sgdmap/error.h"
+
+enum link_kind { LINK_IDENTITY, LINK_NONE, LINK_KIND_COUNT };
+enum input_kind { INPUT_GAUSSIAN, INPUT_KIND_COUNT };
+enum weights_kind { WEIGHTS_NONE, WEIGHTS_FINAL, WEIGHTS_KIND_COUNT };
+
+/* The names in configs and files, by value: "identity", "gaussian", "none". */
+const char *link_kind_name(enum link_kind link);
+const char *input_kind_name(enum input_kind input);
+const char *weights_kind_name(enum weights_kind weights);
+
+/* One axis of the grid. Counts (dimension, batch_size) and kinds (link, input) are stored as their exact
+ * value in a double, so that every axis has one form. Values are distinct, in the order given. */
+struct axis {
+    int64_t count;
+    double *values; /* [count] */
+};
+
+enum axis_id {
+    AXIS_DIMENSION,
+    AXIS_BATCH_SIZE,
+    AXIS_INPUT,
+    AXIS_TEACHER_NORM,
+    AXIS_LINK,
+    AXIS_STEP_SIZE,
+    AXIS_INIT_SCALE,
+    AXIS_COUNT
+};
+
+/* "dimension", "step_size", …: the key under `grid`, and the dataset's name in the file. */
+const char *axis_name(enum axis_id axis);
+
+struct config {
+    char *title; /* never NULL */
+    uint64_t seed;
+    struct axis axes[AXIS_COUNT];
+    int64_t replicates;
+    int64_t steps;
+    double tolerance;
+    int64_t record_count;   /* between 2 and steps + 1 */
+    uint32_t fields;        /* bit f: enum record_field f is written */
+    enum weights_kind weights;
+    double checkpoint_interval; /* seconds */
+    char *text;      /* the whole text as the user wrote it */
+    char *overrides; /* the --set arguments, one a line, "" without any */
+};
+
+/* Largest values, with their reason in src/config.c. */
+enum { CONFIG_DIMENSION_MAX = 4096, CONFIG_BATCH_SIZE_MAX = 65536 };
+
+/* Reads `path`, applies `overrides` ("grid.step_size=0.01": a dotted path and a YAML value), checks everything.
+ * Errors: ERROR_IO if the file cannot be read; ERROR_ARGUMENT, "FILE:LINE: key.path: what is wrong, value,
+ * what was expected", for everything that the text says. `ret` is untouched on failure; free with config_done. */
+WARN_UNUSED int config_read(const char *path, const char *const *overrides, size_t override_count,
+                            struct config *ret, struct error *err);
+
+/* The same from memory; `name` stands for the file in messages. `overrides` is NULL or as in `config.overrides`
+ * (one a line). This is how a config comes back out of a result file or from another rank. */
+WARN_UNUSED int config_parse(const char *name, const char *text, size_t length, const char *overrides,
+                             struct config *ret, struct error *err);
+
+void config_done(struct config *config);
+
+/* 128 bits over everything that decides results (not title, not checkpoint.interval), as 32 hex digits and NUL:
+ * XXH128 of the canonical form. Two texts that mean the same have the same digest. */
+enum { CONFIG_DIGEST_SIZE = 33 };
+void config_digest(const struct config *config, char ret[CONFIG_DIGEST_SIZE]);
+
+/* A line for each key in which the two differ and which counts for the digest, as
+ * "  training.steps: 2000 in the file, 4000 in the config\n" (long lists shortened). Free with free();
+ * NULL only if memory is short. */
+char *config_differences(const struct config *in_file, const struct config *given);
+
+#endif

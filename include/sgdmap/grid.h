@@ -1,0 +1,82 @@
+/* grid: from a config to runs, run groups and their cost.
+ *
+ * Runs are numbered along a fixed nesting, the last axis fastest:
+ *     dimension, batch_size, input, replicate | teacher_norm, link, step_size, init_scale
+ * What stands before the bar is common to a family; a family is cut into groups of at most group_width() runs that
+ * are neighbours. Nothing is stored a run: 10^8 runs cost no memory. */
+#ifndef SGDMAP_GRID_H
+#define SGDMAP_GRID_H
+
+#include <stdint.h>
+
+#include "sgdmap/config.h"
+#include "sgdmap/error.h"
+
+/* One run's setting. */
+struct setting {
+    int64_t run;
+    int64_t dimension;
+    int64_t batch_size;
+    enum input_kind input;
+    int64_t replicate;
+    double teacher_norm;
+    enum link_kind link;
+    double step_size;
+    double init_scale;
+};
+
+/* Runs that are trained together: they share X, so dimension, batch_size, input and replicate. */
+struct group {
+    int64_t index;
+    int64_t first_run;
+    int64_t run_count;
+    double cost; /* predicted seconds on the reference core if no run ends early */
+};
+
+struct grid {
+    const struct config *config; /* borrowed; outlives the grid */
+    int64_t run_count;
+    int64_t family_runs; /* runs a family */
+    int64_t group_count;
+    int64_t block_count;   /* (dimension, batch_size) pairs, in run order */
+    struct grid_block {
+        int64_t dimension;
+        int64_t batch_size;
+        int64_t first_run;
+        int64_t first_group;
+        int64_t family_groups; /* groups a family */
+        int64_t family_count;  /* inputs x replicates */
+        double run_cost;       /* predicted seconds a run */
+    } *blocks; /* [block_count] */
+    int64_t *by_cost; /* [block_count] indices of blocks, most expensive group first; ties by index */
+};
+
+/* Errors: ERROR_ARGUMENT if the number of runs overflows 2^53, naming the counts of the axes; ERROR_MEMORY. */
+WARN_UNUSED int grid_expand(const struct config *config, struct grid *ret, struct error *err);
+void grid_done(struct grid *grid);
+
+/* 0 <= run < run_count; 0 <= index < group_count. */
+void grid_setting(const struct grid *grid, int64_t run, struct setting *ret);
+void grid_group(const struct grid *grid, int64_t index, struct group *ret);
+
+/* The group that is handed out as the `rank`-th: the most expensive first. 0 <= rank < group_count. */
+int64_t grid_group_by_cost(const struct grid *grid, int64_t rank);
+
+/* The group that a run belongs to. */
+int64_t grid_group_of(const struct grid *grid, int64_t run);
+
+double grid_total_cost(const struct grid *grid);
+
+/* The students that stand in one panel, a product's columns: see train.h. And the runs of a group at the most.
+ * Both depend on dimension and batch_size alone, so that they cannot depend on the machine or the number of ranks. */
+int64_t panel_width(int64_t dimension, int64_t batch_size);
+int64_t group_width(int64_t dimension, int64_t batch_size);
+
+/* Seconds a run and step on the reference core, records apart, and seconds a record. */
+double cost_step(int64_t dimension, int64_t batch_size);
+double cost_record(int64_t dimension);
+
+/* Bytes that a rank needs at most for a group of this shape. */
+int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t record_count);
+
+#endif

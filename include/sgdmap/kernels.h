@@ -1,0 +1,78 @@
+/* kernels: what is done an element at a time, compiled once an instruction set and chosen at start-up.
+ *
+ * All are written for vectors of eight doubles in a fixed order, whatever the machine's own width, and
+ * without contraction of a product and a sum: AVX-512 and AVX2 give the same bits. (Baseline x86-64 has no
+ * fused multiply-add, which SLEEF's functions use inside; there the last bit of a normal or an arc tangent
+ * may differ.)
+ *
+ * Bare by design: no checks, no allocation. Pointers are 64-byte aligned and lengths padded to eight where it
+ * says "padded". */
+#ifndef SGDMAP_KERNELS_H
+#define SGDMAP_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { KERNELS_LANES = 8 };
+
+/* n rounded up to whole vectors. */
+static inline int64_t kernels_padded(int64_t n)
+{
+    return (n + KERNELS_LANES - 1) / KERNELS_LANES * KERNELS_LANES;
+}
+
+/* One column of the pairs that the landscape sums over: see landscape.c for the formulas. All arrays are
+ * [padded d], index i; the scalars belong to column j. */
+struct kernels_pairs {
+    int64_t dimension;
+    const double *teacher_norm;    /* ||b_i||, or NaN, which makes the pair a careful one; 1 in the padding */
+    const double *student_norm;    /* ||a_i||, likewise */
+    const double *norm_difference; /* ||a_i|| - ||b_i|| */
+    const double *one_minus_cosine; /* 1 - cos angle(a_i, b_i) */
+    const double *teacher_gram;     /* <b_i, b_j> */
+    const double *teacher_angle;    /* angle(b_i, b_j) */
+    const double *teacher_cosine;
+    const double *teacher_sine;
+    const double *teacher_delta; /* <b_i, delta_j> */
+    const double *delta_student; /* <delta_i, a_j> */
+    double column_teacher_norm;  /* ||b_j|| */
+    double column_student_norm;  /* ||a_j|| */
+    double column_norm_difference;
+    double column_one_minus_cosine;
+    double *angle_complement; /* out: pi - angle(a_i, a_j) */
+    double *angle_difference; /* out: angle(a_i, a_j) - angle(b_i, a_j) */
+    double sine_sum;          /* out: sum_i ||a_i|| sin(a_i, a_j) - ||b_i|| sin(b_i, a_j) */
+    double correction_sum;    /* out: sum_i of what <gradient, delta>/2 lacks to the loss, times 2 pi */
+    int64_t *careful; /* out: [padded d + 1] the i with angles near 0 or pi or a zero column; left out of the
+                         sums */
+    int64_t careful_count;
+};
+
+struct kernels {
+    const char *name; /* "avx512", "avx2", "baseline" */
+
+    /* ret[i], i < 16 * chunk_count: the normals of Philox blocks 8 q … 8 q + 7 for q = first_chunk …; lane l
+     * of chunk q gives element l (cosine) and 8 + l (sine) of the chunk's sixteen. Counter {block, 0, step
+     * low, step high}. */
+    void (*normals)(uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk, int64_t chunk_count,
+                    double *ret);
+
+    /* For a student's pre-activations z [columns][stride], sample fastest, padded batch: residual[n] =
+     * sum_j max(z_j[n], 0) - target[n], and z_j[n] becomes factor * residual[n] where it was > 0, else 0. */
+    void (*gate)(int64_t batch, int64_t columns, int64_t stride, double factor, const double *target,
+                 double *z, double *residual);
+
+    /* ret[n] = sum_j max(z_j[n], 0), the network's output; padded batch. */
+    void (*relu_sum)(int64_t batch, int64_t columns, int64_t stride, const double *z, double *ret);
+
+    /* sum (a_i - b_i)^2, in the order of eight interleaved sums. */
+    double (*squared_distance)(int64_t n, const double *a, const double *b);
+
+    void (*pairs)(struct kernels_pairs *pairs);
+};
+
+/* The widest that this CPU can run, or the one named (for tests): NULL if it is unknown or cannot run here.
+ */
+const struct kernels *kernels_select(const char *name);
+
+#endif

@@ -1,0 +1,380 @@
+/* The kernels for one instruction set: compiled several times, each with its own flags and KERNELS_SUFFIX. */
+#include <math.h>
+#include <string.h>
+
+#if defined __x86_64__
+#include <immintrin.h>
+#elif defined __aarch64__
+#include <arm_neon.h>
+#endif
+#include <sleef.h>
+
+#include "sgdmap/kernels.h"
+
+#define CONCATENATE_(a, b) a##b
+#define CONCATENATE(a, b) CONCATENATE_(a, b)
+
+/* The machine's own width: GCC splits wider vectors into scalars where it should split them into halves. */
+#if defined __AVX512F__
+enum { WIDTH = 8 };
+#elif defined __AVX2__
+enum { WIDTH = 4 };
+#else
+enum { WIDTH = 2 };
+#endif
+enum { PARTS = KERNELS_LANES / WIDTH };
+
+typedef double vector __attribute__((vector_size(8 * WIDTH)));
+typedef int64_t mask __attribute__((vector_size(8 * WIDTH)));
+typedef uint64_t words __attribute__((vector_size(8 * WIDTH)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vector splat(double x)
+{
+    return x - (vector){0};
+}
+
+INLINE words splat_words(uint64_t x)
+{
+    return x - (words){0};
+}
+
+/* first, first + 1, … */
+INLINE mask count_from(int64_t first)
+{
+    mask lanes;
+    for (int lane = 0; lane < WIDTH; ++lane)
+        lanes[lane] = first + lane;
+    return lanes;
+}
+
+INLINE vector load(const double *x)
+{
+    vector v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+INLINE void store(double *x, vector v)
+{
+    memcpy(x, &v, sizeof v);
+}
+
+INLINE vector positive(vector x)
+{
+    return (vector)((mask)x & (x > splat(0)));
+}
+
+INLINE vector choose(mask condition, vector yes, vector no)
+{
+    return (vector)(((mask)yes & condition) | ((mask)no & ~condition));
+}
+
+/* SLEEF's variants whose bits do not depend on the width: "finz" with fused multiply-add, "cinz" without. */
+#if defined __AVX512F__
+typedef __m512d native;
+typedef Sleef___m512d_2 native_pair;
+#define NATIVE_LOG Sleef_finz_logd8_u10avx512f
+#define NATIVE_SINCOSPI Sleef_finz_sincospid8_u05avx512f
+#define NATIVE_ATAN Sleef_finz_atand8_u10avx512f
+#define NATIVE_SQRT _mm512_sqrt_pd
+#elif defined __AVX2__
+typedef __m256d native;
+typedef Sleef___m256d_2 native_pair;
+#define NATIVE_LOG Sleef_finz_logd4_u10avx2
+#define NATIVE_SINCOSPI Sleef_finz_sincospid4_u05avx2
+#define NATIVE_ATAN Sleef_finz_atand4_u10avx2
+#define NATIVE_SQRT _mm256_sqrt_pd
+#elif defined __x86_64__
+typedef __m128d native;
+typedef Sleef___m128d_2 native_pair;
+#define NATIVE_LOG Sleef_cinz_logd2_u10sse2
+#define NATIVE_SINCOSPI Sleef_cinz_sincospid2_u05sse2
+#define NATIVE_ATAN Sleef_cinz_atand2_u10sse2
+#define NATIVE_SQRT _mm_sqrt_pd
+#elif defined __aarch64__
+typedef float64x2_t native;
+typedef Sleef_float64x2_t_2 native_pair;
+#define NATIVE_LOG Sleef_finz_logd2_u10advsimd
+#define NATIVE_SINCOSPI Sleef_finz_sincospid2_u05advsimd
+#define NATIVE_ATAN Sleef_finz_atand2_u10advsimd
+#define NATIVE_SQRT vsqrtq_f64
+#else
+typedef double native;
+typedef Sleef_double2 native_pair;
+#define NATIVE_LOG Sleef_cinz_logd1_u10purec
+#define NATIVE_SINCOSPI Sleef_cinz_sincospid1_u05purec
+#define NATIVE_ATAN Sleef_cinz_atand1_u10purec
+#define NATIVE_SQRT sqrt
+#endif
+
+/* One call for the platforms whose native type is the vector, two for the last. */
+#define MAP(function, x)                                                                                     \
+    union {                                                                                                  \
+        vector whole;                                                                                        \
+        native part[sizeof(vector) / sizeof(native)];                                                        \
+    } in = {.whole = (x)}, out;                                                                              \
+    for (size_t i = 0; i < sizeof(vector) / sizeof(native); ++i)                                             \
+    out.part[i] = function(in.part[i])
+
+INLINE vector vector_log(vector x)
+{
+    MAP(NATIVE_LOG, x);
+    return out.whole;
+}
+
+INLINE vector vector_atan(vector x)
+{
+    MAP(NATIVE_ATAN, x);
+    return out.whole;
+}
+
+INLINE vector vector_sqrt(vector x)
+{
+    MAP(NATIVE_SQRT, x);
+    return out.whole;
+}
+
+/* sin(pi x) and cos(pi x) */
+INLINE void vector_sincospi(vector x, vector *sine, vector *cosine)
+{
+    union {
+        vector whole;
+        native part[sizeof(vector) / sizeof(native)];
+    } in = {.whole = x}, s, c;
+    for (size_t i = 0; i < sizeof(vector) / sizeof(native); ++i) {
+        native_pair both = NATIVE_SINCOSPI(in.part[i]);
+        s.part[i] = both.x;
+        c.part[i] = both.y;
+    }
+    *sine = s.whole;
+    *cosine = c.whole;
+}
+
+/* The 64-bit products of the lanes' low halves; what stands in the high halves does not matter. */
+INLINE words multiply_low_halves(words a, words b)
+{
+#if defined __AVX512F__
+    return (words)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined __AVX2__
+    return (words)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined __x86_64__
+    return (words)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xffffffff) * (b & 0xffffffff);
+#endif
+}
+
+/* Philox 4x32-10 (Salmon et al. 2011) in the low halves of 64-bit lanes: the product needs 64 bits anyway,
+ * and the high halves may hold anything until the end. tests/test_rng.c holds it against Random123's own. */
+INLINE void philox(words counter[4], uint32_t key0, uint32_t key1)
+{
+    for (int round = 0; round < 10; ++round) {
+        words product0 = multiply_low_halves(counter[0], splat_words(0xD2511F53));
+        words product1 = multiply_low_halves(counter[2], splat_words(0xCD9E8D57));
+        counter[0] = (product1 >> 32) ^ counter[1] ^ splat_words(key0);
+        counter[1] = product1;
+        counter[2] = (product0 >> 32) ^ counter[3] ^ splat_words(key1);
+        counter[3] = product0;
+        key0 += 0x9E3779B9;
+        key1 += 0xBB67AE85;
+    }
+}
+
+static void normals(uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk, int64_t chunk_count,
+                    double *ret)
+{
+    const words low = splat_words(0xffffffff);
+    /* 52 random bits under the exponent of 1: a uniform of [1, 2) without a conversion, which AVX2 lacks. */
+    const words one = (words)splat(1.0);
+    for (int64_t i = 0; i < PARTS * chunk_count; ++i) {
+        words counter[4] = {(words)count_from(KERNELS_LANES * first_chunk + WIDTH * i), splat_words(0),
+                            splat_words(step & 0xffffffff), splat_words(step >> 32)};
+        philox(counter, key0, key1);
+        words first = (counter[0] & low) | (counter[1] << 32);
+        words second = (counter[2] & low) | (counter[3] << 32);
+        vector u = splat(2) - (vector)((first >> 12) | one);  /* (0, 1] */
+        vector v = (vector)((second >> 12) | one) - splat(1); /* [0, 1) */
+        /* Box & Muller 1958 */
+        vector radius = vector_sqrt(splat(-2) * vector_log(u));
+        vector sine, cosine;
+        vector_sincospi(v + v, &sine, &cosine);
+        double *sixteen = ret + i / PARTS * (2 * KERNELS_LANES) + i % PARTS * WIDTH;
+        store(sixteen, radius * cosine);
+        store(sixteen + KERNELS_LANES, radius * sine);
+    }
+}
+
+/* Four vectors of samples at a time, so that four sums are under way; the columns of such a block stay in L1
+ * for the second pass. */
+static void gate(int64_t batch, int64_t columns, int64_t stride, double factor, const double *target,
+                 double *z, double *residual)
+{
+    enum { UNROLL = 4 };
+    int64_t n = 0;
+    for (; n + UNROLL * WIDTH <= batch; n += UNROLL * WIDTH) {
+        vector sum[UNROLL] = {splat(0), splat(0), splat(0), splat(0)};
+        for (int64_t j = 0; j < columns; ++j)
+            for (int u = 0; u < UNROLL; ++u)
+                sum[u] += positive(load(z + j * stride + n + u * WIDTH));
+        for (int u = 0; u < UNROLL; ++u) {
+            sum[u] -= load(target + n + u * WIDTH);
+            store(residual + n + u * WIDTH, sum[u]);
+            sum[u] *= splat(factor);
+        }
+        for (int64_t j = 0; j < columns; ++j)
+            for (int u = 0; u < UNROLL; ++u) {
+                double *x = z + j * stride + n + u * WIDTH;
+                store(x, (vector)((mask)sum[u] & (load(x) > splat(0))));
+            }
+    }
+    for (; n + WIDTH <= batch; n += WIDTH) {
+        vector sum = splat(0);
+        for (int64_t j = 0; j < columns; ++j)
+            sum += positive(load(z + j * stride + n));
+        sum -= load(target + n);
+        store(residual + n, sum);
+        sum *= splat(factor);
+        for (int64_t j = 0; j < columns; ++j) {
+            double *x = z + j * stride + n;
+            store(x, (vector)((mask)sum & (load(x) > splat(0))));
+        }
+    }
+    for (; n < batch; ++n) {
+        double sum = 0;
+        for (int64_t j = 0; j < columns; ++j)
+            sum += z[j * stride + n] > 0 ? z[j * stride + n] : 0;
+        sum -= target[n];
+        residual[n] = sum;
+        sum *= factor;
+        for (int64_t j = 0; j < columns; ++j)
+            z[j * stride + n] = z[j * stride + n] > 0 ? sum : 0;
+    }
+}
+
+static void relu_sum(int64_t batch, int64_t columns, int64_t stride, const double *z, double *ret)
+{
+    int64_t n = 0;
+    for (; n + WIDTH <= batch; n += WIDTH) {
+        vector sum = splat(0);
+        for (int64_t j = 0; j < columns; ++j)
+            sum += positive(load(z + j * stride + n));
+        store(ret + n, sum);
+    }
+    for (; n < batch; ++n) {
+        double sum = 0;
+        for (int64_t j = 0; j < columns; ++j)
+            sum += z[j * stride + n] > 0 ? z[j * stride + n] : 0;
+        ret[n] = sum;
+    }
+}
+
+/* Eight interleaved sums, added up in an order that does not depend on WIDTH. */
+INLINE double total(const vector sum[PARTS])
+{
+    double v[KERNELS_LANES];
+    memcpy(v, sum, sizeof v);
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+static double squared_distance(int64_t n, const double *a, const double *b)
+{
+    vector sum[2][PARTS] = {0};
+    int64_t i = 0;
+    for (; i + 2 * KERNELS_LANES <= n; i += 2 * KERNELS_LANES)
+        for (int half = 0; half < 2; ++half)
+            for (int part = 0; part < PARTS; ++part) {
+                int64_t at = i + half * KERNELS_LANES + part * WIDTH;
+                vector x = load(a + at) - load(b + at);
+                sum[half][part] += x * x;
+            }
+    double rest = 0;
+    for (; i < n; ++i)
+        rest += (a[i] - b[i]) * (a[i] - b[i]);
+    return total(sum[0]) + total(sum[1]) + rest;
+}
+
+/* sin x - x: the series where the difference would cancel, else from the sine. */
+INLINE vector sine_minus_angle(vector x, vector sine)
+{
+    vector x2 = x * x;
+    /* Taylor to x^15/15!: at |x| = 1 the next term is 3e-15 of the first. */
+    vector series = splat(-1.0 / 1307674368000.0);
+    series = series * x2 + splat(1.0 / 6227020800.0);
+    series = series * x2 - splat(1.0 / 39916800.0);
+    series = series * x2 + splat(1.0 / 362880.0);
+    series = series * x2 - splat(1.0 / 5040.0);
+    series = series * x2 + splat(1.0 / 120.0);
+    series = series * x2 - splat(1.0 / 6.0);
+    return choose((x2 < splat(1)), series * x2 * x, sine - x);
+}
+
+static void pairs(struct kernels_pairs *p)
+{
+    const double pi = 0x1.921fb54442d18p1;
+    const vector one = splat(1), two = splat(2);
+    const vector norm_a = splat(p->column_student_norm), norm_b = splat(p->column_teacher_norm);
+    const vector relative = splat(p->column_norm_difference / p->column_teacher_norm);
+    const vector column_versine = splat(p->column_one_minus_cosine);
+    vector sine_sum[PARTS] = {0}, correction_sum[PARTS] = {0};
+    p->careful_count = 0;
+    for (int64_t i = 0; i < p->dimension; i += WIDTH) {
+        const vector norm_bi = load(p->teacher_norm + i), norm_ai = load(p->student_norm + i);
+        const vector difference = load(p->norm_difference + i);
+        const vector gram = load(p->teacher_gram + i);
+        const vector b_delta = load(p->teacher_delta + i), delta_a = load(p->delta_student + i);
+        const vector c_bb = load(p->teacher_cosine + i), s_bb = load(p->teacher_sine + i);
+        const vector b_a = gram + b_delta, a_a = b_a + delta_a;
+        const vector scale_ba = one / (norm_bi * norm_a), scale_aa = one / (norm_ai * norm_a);
+        const vector c_ba = b_a * scale_ba, c_aa = a_a * scale_aa;
+        const vector s_ba = vector_sqrt(positive((one - c_ba) * (one + c_ba)));
+        const vector s_aa = vector_sqrt(positive((one - c_aa) * (one + c_aa)));
+        const vector change2 = (b_delta - gram * relative) * scale_ba;
+        const vector change1 = (delta_a - b_a * (difference / norm_bi)) * scale_aa;
+        const vector sines2 = s_ba + s_bb, sines1 = s_aa + s_ba;
+        const vector t2 = -change2 / sines2, t1 = -change1 / sines1;
+        const vector e2 = two * vector_atan(t2), e1 = two * vector_atan(t1);
+        const vector angle_aa = load(p->teacher_angle + i) + e2 + e1;
+
+        /* A column of norm 0 makes the angle NaN. */
+        const vector limit = splat(0.1);
+        const mask outside = count_from(i) >= p->dimension;
+        const mask careful = ((sines2 < limit) | (sines1 < limit) | (angle_aa != angle_aa)) & ~outside;
+        const mask left_out = careful | outside;
+
+        const vector sine_term = difference * s_aa + norm_bi * t1 * (c_aa + c_ba);
+        const vector q1 = one / (one + t1 * t1), q2 = one / (one + t2 * t2);
+        const vector sin1 = two * t1 * q1, sin2 = two * t2 * q2;
+        const vector versine1 = two * t1 * t1 * q1, versine2 = two * t2 * t2 * q2;
+        const vector student_term = norm_a * (c_ba * sine_minus_angle(e1, sin1) - s_ba * versine1 -
+                                              s_aa * load(p->one_minus_cosine + i));
+        const vector teacher_term =
+            norm_b * (c_bb * sine_minus_angle(e2, sin2) - s_bb * versine2 - s_ba * column_versine);
+        const vector correction = norm_bi * (student_term - teacher_term);
+
+        store(p->angle_complement + i, splat(pi) - angle_aa);
+        store(p->angle_difference + i, e1);
+        sine_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), sine_term);
+        correction_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), correction);
+        for (int lane = 0; lane < WIDTH; ++lane) {
+            p->careful[p->careful_count] = i + lane;
+            p->careful_count += careful[lane] != 0;
+        }
+    }
+    p->sine_sum = total(sine_sum);
+    p->correction_sum = total(correction_sum);
+}
+
+extern const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX);
+
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX) = {
+    .name = STRING(KERNELS_SUFFIX),
+    .normals = normals,
+    .gate = gate,
+    .relu_sum = relu_sum,
+    .squared_distance = squared_distance,
+    .pairs = pairs,
+};

@@ -1,0 +1,309 @@
+/* The stable forms.
+ *
+ * Write delta_i = a_i - b_i, g(c,y) = dk(c,y)/dy = (|c| sin theta(c,y) y^ + (pi - theta(c,y)) c) / (2 pi), so
+ * that k(c,y) = <g(c,y), y> and dL/da_j = 2 sum_i g(a_i,a_j) - g(b_i,a_j).
+ *
+ * Gradient. In the difference g(a_i,a_j) - g(b_i,a_j) nothing cancels once it is written as
+ *     2 pi (...) = (pi - theta(a_i,a_j)) delta_i - E_ij b_i + S_ij a^_j,
+ *     E_ij = theta(a_i,a_j) - theta(b_i,a_j),
+ *     S_ij = |a_i| sin(a_i,a_j) - |b_i| sin(b_i,a_j)
+ *          = (|a_i| - |b_i|) sin(a_i,a_j) + |b_i| (sin(a_i,a_j) - sin(b_i,a_j)).
+ * A difference of angles comes from the difference of their cosines c1 - c2 without loss:
+ *     tan((theta1 - theta2)/2) = -(c1 - c2) / (sin theta1 + sin theta2),
+ * and that of the sines is tan(.../2) (c1 + c2). The difference of the cosines comes from products with
+ * delta: cos(a_i,a_j) - cos(b_i,a_j) = (<delta_i,a_j> - <b_i,a_j> (|a_i| - |b_i|)/|b_i|) / (|a_i||a_j|).
+ *
+ * Loss. By homogeneity L = sum_j <u_j, delta_j> + <u_j - v_j, b_j> with u_j = sum_i g(a_i,a_j) - g(b_i,a_j),
+ * half the gradient, and v_j = sum_i g(a_i,b_j) - g(b_i,b_j). So L = <grad L, delta>/2 + sum_ij q_j(a_i) -
+ * q_j(b_i),   q_j(c) = <g(c,a_j) - g(c,b_j), b_j> = |c||b_j|/(2 pi) [cos(c,b_j) (sin D - D) - sin(c,b_j) (1 -
+ * cos D) - sin(c,a_j) (1 - cos(a_j,b_j))], D = theta(c,a_j) - theta(c,b_j). Each q is of second order in
+ * delta with a relative error, and there is nothing left to cancel but q_j(a_i) against q_j(b_i), both of the
+ * order of L itself. kernels->pairs does this for a column j, with the pair (i,j) giving E_ij, S_ij, q_j(b_i)
+ * and, by symmetry of the angles, q_i(a_j).
+ *
+ * Angles near 0 or pi have sines that the cosine does not determine; those pairs, the diagonal and columns of
+ * norm 0 are done by careful_pair() from the vectors themselves. */
+#include "sgdmap/landscape.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sgdmap/linalg.h"
+
+static const double PI = 0x1.921fb54442d18p1;
+
+struct landscape {
+    const struct kernels *kernels;
+    int64_t dimension;
+    int64_t stride; /* padded dimension: the distance of columns in the tables and products below */
+    double *teacher;
+    /* Of the teacher, [d][stride] */
+    double *teacher_gram, *teacher_angle, *teacher_cosine, *teacher_sine;
+    /* Of a measurement, [d][stride] */
+    double *delta, *teacher_delta, *delta_student, *complement, *difference, *gradient;
+    /* [stride] */
+    double *teacher_norm, *student_norm, *norm_difference, *own_angle, *one_minus_cosine;
+    double *usual_teacher_norm, *usual_student_norm; /* NaN for columns that want care, 1 in the padding */
+    int64_t *careful;
+};
+
+/* The angle of x and y, accurate to a few units in the last place also near 0 and pi (Kahan 2006, "How futile
+ * are mindless assessments of roundoff", section 12). pi/2 if one is zero: such a pair has weight 0. */
+static double angle(int64_t n, const double *x, double x_norm, const double *y, double y_norm)
+{
+    if (x_norm == 0 || y_norm == 0)
+        return PI / 2;
+    double minus = 0, plus = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        double u = x[i] / x_norm, v = y[i] / y_norm;
+        minus += (u - v) * (u - v);
+        plus += (u + v) * (u + v);
+    }
+    return 2 * atan2(sqrt(minus), sqrt(plus));
+}
+
+/* The angle between a = b + delta and b, with a relative error of rounding however small delta is: the part
+ * of delta that is perpendicular to b is that of a. */
+static double own_angle(int64_t n, const double *b, double b_norm, const double *delta, const double *a,
+                        double a_norm)
+{
+    if (linalg_dot(n, delta, delta) >= 0.01 * b_norm * b_norm)
+        return angle(n, a, a_norm, b, b_norm);
+    double along = linalg_dot(n, b, delta) / (b_norm * b_norm), perpendicular = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        double p = delta[i] - along * b[i];
+        perpendicular += p * p;
+    }
+    return atan2(sqrt(perpendicular) * b_norm, linalg_dot(n, a, b));
+}
+
+/* sin x - x without cancellation */
+static double sine_minus_angle(double x)
+{
+    if (fabs(x) > 1)
+        return sin(x) - x;
+    double x2 = x * x, term = -x * x2 / 6, sum = term;
+    for (int k = 4; fabs(term) > 0x1p-60 * fabs(sum); k += 2) {
+        term *= -x2 / (k * (k + 1));
+        sum += term;
+    }
+    return sum;
+}
+
+/* 2 pi k(x,y) / (|x||y|) = sin theta + (pi - theta) cos theta; near pi, with f = pi - theta, sin f - f cos f
+ * in the form (sin f - f) + f (1 - cos f). */
+static double arc_cosine(double theta)
+{
+    double f = PI - theta, half = sin(f / 2);
+    return f < 1 ? sine_minus_angle(f) + 2 * f * half * half : sin(theta) + f * cos(theta);
+}
+
+/* 2 pi q_y(c) / (|c||b|) of the comment above, from the angles of c with a and with b, their difference, and
+ * the angle of a with b. */
+static double correction(double with_a, double with_b, double difference, double a_with_b)
+{
+    double half = sin(difference / 2), own = sin(a_with_b / 2);
+    return cos(with_b) * sine_minus_angle(difference) - 2 * sin(with_b) * half * half -
+           2 * sin(with_a) * own * own;
+}
+
+/* Every array of the object in one place: how many vectors of `stride` each has. */
+static int allocate(struct landscape *l, struct error *err)
+{
+    const int64_t d = l->dimension;
+    double **matrices[] = {&l->teacher_gram, &l->teacher_angle, &l->teacher_cosine, &l->teacher_sine,
+                           &l->delta,        &l->teacher_delta, &l->delta_student,  &l->complement,
+                           &l->difference,   &l->gradient,      &l->teacher};
+    double **vectors[] = {&l->teacher_norm,     &l->student_norm,       &l->norm_difference,   &l->own_angle,
+                          &l->one_minus_cosine, &l->usual_teacher_norm, &l->usual_student_norm};
+    bool ok = true;
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; ++i)
+        ok = (*matrices[i] = linalg_new(d * l->stride)) != NULL && ok;
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; ++i)
+        ok = (*vectors[i] = linalg_new(l->stride)) != NULL && ok;
+    l->careful = calloc((size_t)l->stride + 1, sizeof *l->careful);
+    if (!ok || l->careful == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for the diagnostics at dimension %lld",
+                         (long long)d);
+    return 0;
+}
+
+int landscape_new(const struct kernels *kernels, int64_t dimension, const double *teacher,
+                  struct landscape **ret, struct error *err)
+{
+    struct landscape *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for the diagnostics at dimension %lld",
+                         (long long)dimension);
+    const int64_t d = dimension, stride = kernels_padded(d);
+    l->kernels = kernels;
+    l->dimension = d;
+    l->stride = stride;
+    int code = allocate(l, err);
+    if (code != 0) {
+        landscape_free(l);
+        return code;
+    }
+    memcpy(l->teacher, teacher, (size_t)(d * d) * sizeof *teacher);
+    for (int64_t i = 0; i < stride; ++i)
+        l->usual_teacher_norm[i] = l->usual_student_norm[i] = 1;
+    for (int64_t j = 0; j < d; ++j) {
+        l->teacher_norm[j] = sqrt(linalg_dot(d, teacher + j * d, teacher + j * d));
+        l->usual_teacher_norm[j] = l->teacher_norm[j] > 0 ? l->teacher_norm[j] : NAN;
+    }
+    linalg_product(LINALG_TRANSPOSED, d, d, d, teacher, d, teacher, d, 0, l->teacher_gram, stride);
+    for (int64_t j = 0; j < d; ++j)
+        for (int64_t i = 0; i < d; ++i) {
+            int64_t at = i + j * stride;
+            double theta =
+                i == j ? 0
+                       : angle(d, teacher + i * d, l->teacher_norm[i], teacher + j * d, l->teacher_norm[j]);
+            l->teacher_angle[at] = theta;
+            l->teacher_cosine[at] = cos(theta);
+            l->teacher_sine[at] = sin(theta);
+        }
+    *ret = l;
+    return 0;
+}
+
+void landscape_free(struct landscape *l)
+{
+    if (l == NULL)
+        return;
+    double *arrays[] = {l->teacher,          l->teacher_gram,       l->teacher_angle,
+                        l->teacher_cosine,   l->teacher_sine,       l->delta,
+                        l->teacher_delta,    l->delta_student,      l->complement,
+                        l->difference,       l->gradient,           l->teacher_norm,
+                        l->student_norm,     l->norm_difference,    l->own_angle,
+                        l->one_minus_cosine, l->usual_teacher_norm, l->usual_student_norm};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
+        free(arrays[i]);
+    free(l->careful);
+    free(l);
+}
+
+/* The pair (i,j) from its vectors: what kernels->pairs leaves out. Adds to the column's sums. */
+static void careful_pair(struct landscape *l, const double *student, int64_t i, int64_t j, double *sine_sum,
+                         double *correction_sum)
+{
+    const int64_t d = l->dimension;
+    const double *ai = student + i * d, *aj = student + j * d, *bi = l->teacher + i * d;
+    const double norm_ai = l->student_norm[i], norm_aj = l->student_norm[j];
+    const double norm_bi = l->teacher_norm[i], norm_bj = l->teacher_norm[j];
+    const int64_t at = i + j * l->stride;
+
+    double bb = l->teacher_angle[at], ba, aa, e1, e2;
+    if (i == j) {
+        ba = l->own_angle[j];
+        aa = 0;
+        e1 = -ba;
+        e2 = ba;
+    } else {
+        ba = angle(d, bi, norm_bi, aj, norm_aj);
+        aa = angle(d, ai, norm_ai, aj, norm_aj);
+        e1 = aa - ba;
+        e2 = ba - bb;
+    }
+    if (norm_aj == 0) { /* gradient 0 by convention, and q_j(c) = -k(c,b_j) */
+        l->complement[at] = l->difference[at] = 0;
+        *correction_sum += norm_bi * norm_bj * arc_cosine(bb);
+        return;
+    }
+    l->complement[at] = PI - aa;
+    l->difference[at] = e1;
+    *sine_sum += norm_ai > 0 && norm_bi > 0
+                     ? l->norm_difference[i] * sin(aa) + 2 * norm_bi * cos((aa + ba) / 2) * sin(e1 / 2)
+                     : norm_ai * sin(aa) - norm_bi * sin(ba);
+    double of_student = norm_ai > 0 ? correction(aa, ba, e1, l->own_angle[i]) : -arc_cosine(ba);
+    *correction_sum += norm_bi * norm_aj * of_student;
+    *correction_sum -= norm_bi * norm_bj * correction(ba, bb, e2, l->own_angle[j]);
+}
+
+void landscape_measure(struct landscape *l, const double *student, struct diagnostics *ret, double *gradient)
+{
+    const int64_t d = l->dimension, stride = l->stride;
+    double delta_squares = 0, potential = 0, potential_norm = 0;
+    for (int64_t j = 0; j < d; ++j) {
+        const double *a = student + j * d, *b = l->teacher + j * d;
+        double *delta = l->delta + j * stride;
+        for (int64_t i = 0; i < d; ++i)
+            delta[i] = a[i] - b[i];
+        double delta_delta = linalg_dot(d, delta, delta);
+        double gain = 2 * linalg_dot(d, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
+        delta_squares += delta_delta;
+        potential -= gain;
+        l->student_norm[j] = sqrt(linalg_dot(d, a, a));
+        /* Of a student that is small beside its teacher little is left in delta = a - b. */
+        l->usual_student_norm[j] = l->student_norm[j] > 1e-3 * l->teacher_norm[j] ? l->student_norm[j] : NAN;
+        double norms = l->student_norm[j] + l->teacher_norm[j];
+        l->norm_difference[j] = norms > 0 ? gain / norms : 0;
+        potential_norm -= l->norm_difference[j];
+        l->own_angle[j] = own_angle(d, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
+        double half = sin(l->own_angle[j] / 2);
+        l->one_minus_cosine[j] = 2 * half * half;
+    }
+    ret->error = sqrt(delta_squares / (double)d);
+    ret->potential = potential;
+    ret->potential_norm = potential_norm;
+    if (!isfinite(delta_squares)) {
+        ret->loss = ret->alignment = ret->gradient_norm = NAN;
+        if (gradient != NULL)
+            for (int64_t i = 0; i < d * d; ++i)
+                gradient[i] = NAN;
+        return;
+    }
+
+    linalg_product(LINALG_TRANSPOSED, d, d, d, l->teacher, d, l->delta, stride, 0, l->teacher_delta, stride);
+    linalg_product(LINALG_TRANSPOSED, d, d, d, l->delta, stride, student, d, 0, l->delta_student, stride);
+
+    double correction_sum = 0;
+    for (int64_t j = 0; j < d; ++j) {
+        const int64_t at = j * stride;
+        struct kernels_pairs pairs = {
+            .dimension = d,
+            .teacher_norm = l->usual_teacher_norm,
+            .student_norm = l->usual_student_norm,
+            .norm_difference = l->norm_difference,
+            .one_minus_cosine = l->one_minus_cosine,
+            .teacher_gram = l->teacher_gram + at,
+            .teacher_angle = l->teacher_angle + at,
+            .teacher_cosine = l->teacher_cosine + at,
+            .teacher_sine = l->teacher_sine + at,
+            .teacher_delta = l->teacher_delta + at,
+            .delta_student = l->delta_student + at,
+            .column_teacher_norm = l->usual_teacher_norm[j],
+            .column_student_norm = l->usual_student_norm[j],
+            .column_norm_difference = l->norm_difference[j],
+            .column_one_minus_cosine = l->one_minus_cosine[j],
+            .angle_complement = l->complement + at,
+            .angle_difference = l->difference + at,
+            .careful = l->careful,
+        };
+        l->kernels->pairs(&pairs);
+        for (int64_t n = 0; n < pairs.careful_count; ++n)
+            careful_pair(l, student, l->careful[n], j, &pairs.sine_sum, &pairs.correction_sum);
+        correction_sum += pairs.correction_sum;
+        /* The term along a^_j; the products below add the others. */
+        double along = l->student_norm[j] > 0 ? pairs.sine_sum / l->student_norm[j] : 0;
+        for (int64_t i = 0; i < d; ++i) {
+            l->gradient[at + i] = along * student[j * d + i];
+            l->difference[at + i] = -l->difference[at + i];
+        }
+    }
+    linalg_product(LINALG_PLAIN, d, d, d, l->delta, stride, l->complement, stride, 1, l->gradient, stride);
+    linalg_product(LINALG_PLAIN, d, d, d, l->teacher, d, l->difference, stride, 1, l->gradient, stride);
+
+    double squares = 0, along_delta = 0;
+    for (int64_t j = 0; j < d; ++j) {
+        for (int64_t i = 0; i < d; ++i)
+            l->gradient[j * stride + i] /= PI;
+        squares += linalg_dot(d, l->gradient + j * stride, l->gradient + j * stride);
+        along_delta += linalg_dot(d, l->gradient + j * stride, l->delta + j * stride);
+        if (gradient != NULL)
+            memcpy(gradient + j * d, l->gradient + j * stride, (size_t)d * sizeof *gradient);
+    }
+    ret->loss = along_delta / 2 + correction_sum / (2 * PI);
+    ret->alignment = delta_squares > 0 ? along_delta / delta_squares : NAN;
+    ret->gradient_norm = sqrt(squares);
+}

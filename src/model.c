@@ -1,0 +1,60 @@
+#include "sgdmap/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "sgdmap/linalg.h"
+#include "sgdmap/rng.h"
+
+void model_directions(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
+                      struct model_directions *ret, double *workspace)
+{
+    const int64_t d = dimension;
+    rng_normals(kernels, rng_key(seed, replicate, d, RNG_TEACHER), 0, d * d, ret->teacher);
+    rng_normals(kernels, rng_key(seed, replicate, d, RNG_INITIAL), 0, d * d, ret->initial);
+    double norm = linalg_spectral_norm(d, ret->teacher, d, workspace);
+    double deviation = sqrt((double)d);
+    for (int64_t i = 0; i < d * d; ++i) {
+        ret->teacher[i] /= norm;
+        ret->initial[i] /= deviation;
+    }
+}
+
+static void scaled_with_identity(const double *direction, int64_t dimension, double scale, double identity,
+                                 double *ret)
+{
+    for (int64_t i = 0; i < dimension * dimension; ++i)
+        ret[i] = scale * direction[i];
+    for (int64_t j = 0; j < dimension; ++j)
+        ret[j * dimension + j] += identity;
+}
+
+void model_teacher(const struct model_directions *directions, int64_t dimension, double teacher_norm,
+                   double *ret)
+{
+    scaled_with_identity(directions->teacher, dimension, teacher_norm, 1, ret);
+}
+
+void model_student(const struct model_directions *directions, int64_t dimension, double init_scale,
+                   enum link_kind link, double *ret)
+{
+    scaled_with_identity(directions->initial, dimension, init_scale, link == LINK_IDENTITY ? 1 : 0, ret);
+}
+
+void model_inputs(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
+                  enum input_kind input, int64_t step, int64_t batch, int64_t stride, double *scratch,
+                  double *ret)
+{
+    const int64_t d = dimension;
+    struct rng_key key = rng_key(seed, replicate, d, (enum rng_purpose)(RNG_INPUT_GAUSSIAN + (int)input));
+    /* A sample's components are neighbours in the stream, so that a sample does not depend on the batch; the
+     * products want the samples as neighbours. */
+    rng_normals(kernels, key, (uint64_t)step, batch * d, scratch);
+    enum { TILE = 16 };
+    for (int64_t first = 0; first < batch; first += TILE) {
+        int64_t last = first + TILE < batch ? first + TILE : batch;
+        for (int64_t c = 0; c < d; ++c)
+            for (int64_t n = first; n < last; ++n)
+                ret[c * stride + n] = scratch[n * d + c];
+    }
+}

@@ -1,0 +1,172 @@
+/* The core's functions behind flat arguments, as a shared library, so that tests in Python can hold them
+ * against NumPy, PyTorch and mpmath on the same inputs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "sgdmap/grid.h"
+#include "sgdmap/landscape.h"
+#include "sgdmap/linalg.h"
+#include "sgdmap/model.h"
+#include "sgdmap/rng.h"
+#include "sgdmap/train.h"
+
+int probe_setup(int narrow);
+const char *probe_family(void);
+int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int purpose,
+                  int64_t step, int64_t count, double *ret);
+int probe_inputs(uint64_t seed, int64_t replicate, int64_t dimension, int64_t step, int64_t batch,
+                 double *ret);
+int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teacher_norm, double init_scale,
+                int link, double *teacher, double *student);
+int probe_landscape(const char *isa, int64_t dimension, const double *teacher, const double *student,
+                    double *values, double *gradient);
+double probe_spectral_norm(int64_t dimension, const double *a);
+int probe_train(const char *isa, const int64_t *integers, double tolerance, const int64_t *slots,
+                const double *reals, const int64_t *links, double slice, double *fields, int64_t *outcomes,
+                double *finals, double *students, int64_t *compacts);
+
+int probe_setup(int narrow)
+{
+    linalg_setup(narrow ? LINALG_NARROW : LINALG_WIDE);
+    return 0;
+}
+
+const char *probe_family(void)
+{
+    return linalg_kernel_family();
+}
+
+/* ret [count] */
+int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int purpose,
+                  int64_t step, int64_t count, double *ret)
+{
+    const struct kernels *kernels = kernels_select(isa);
+    if (kernels == NULL)
+        return -1;
+    double *padded = linalg_new(rng_padded(count));
+    if (padded == NULL)
+        return 1;
+    rng_normals(kernels, rng_key(seed, replicate, dimension, (enum rng_purpose)purpose), (uint64_t)step,
+                count, padded);
+    memcpy(ret, padded, (size_t)count * sizeof *ret);
+    free(padded);
+    return 0;
+}
+
+/* ret [dimension][batch] */
+int probe_inputs(uint64_t seed, int64_t replicate, int64_t dimension, int64_t step, int64_t batch,
+                 double *ret)
+{
+    double *scratch = linalg_new(rng_padded(batch * dimension));
+    if (scratch == NULL)
+        return 1;
+    model_inputs(kernels_select(NULL), seed, replicate, dimension, INPUT_GAUSSIAN, step, batch, batch,
+                 scratch, ret);
+    free(scratch);
+    return 0;
+}
+
+/* teacher, student [d][d], columns */
+int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teacher_norm, double init_scale,
+                int link, double *teacher, double *student)
+{
+    struct model_directions directions = {linalg_new(rng_padded(dimension * dimension)),
+                                          linalg_new(rng_padded(dimension * dimension))};
+    double *workspace = linalg_new(linalg_spectral_workspace(dimension));
+    int code = directions.teacher == NULL || directions.initial == NULL || workspace == NULL;
+    if (!code) {
+        model_directions(kernels_select(NULL), seed, replicate, dimension, &directions, workspace);
+        model_teacher(&directions, dimension, teacher_norm, teacher);
+        model_student(&directions, dimension, init_scale, (enum link_kind)link, student);
+    }
+    free(directions.teacher);
+    free(directions.initial);
+    free(workspace);
+    return code;
+}
+
+/* values [6] as struct diagnostics; gradient [d][d], columns */
+int probe_landscape(const char *isa, int64_t dimension, const double *teacher, const double *student,
+                    double *values, double *gradient)
+{
+    const struct kernels *kernels = kernels_select(isa);
+    if (kernels == NULL)
+        return -1;
+    struct landscape *landscape;
+    struct diagnostics diagnostics;
+    int code = landscape_new(kernels, dimension, teacher, &landscape, NULL);
+    if (code != 0)
+        return code;
+    landscape_measure(landscape, student, &diagnostics, gradient);
+    memcpy(values, &diagnostics, sizeof diagnostics);
+    landscape_free(landscape);
+    return 0;
+}
+
+double probe_spectral_norm(int64_t dimension, const double *a)
+{
+    double *workspace = linalg_new(linalg_spectral_workspace(dimension));
+    double norm = linalg_spectral_norm(dimension, a, dimension, workspace);
+    free(workspace);
+    return norm;
+}
+
+/* integers: dimension, batch, seed, replicate, steps, record_count, run_count. reals [runs][3]: step_size,
+ * init_scale, teacher_norm. fields [RECORD_FIELD_COUNT][runs][records]; outcomes [runs][4]: outcome,
+ * steps_done, converged_step, phase2_step; finals [runs][3]: final_error, final_loss, wall_time; students
+ * [runs][d][d] rows. */
+int probe_train(const char *isa, const int64_t *integers, double tolerance, const int64_t *slots,
+                const double *reals, const int64_t *links, double slice, double *fields, int64_t *outcomes,
+                double *finals, double *students, int64_t *compacts)
+{
+    const int64_t d = integers[0], runs = integers[6], records = integers[5];
+    struct train_run *list = calloc((size_t)runs, sizeof *list);
+    int64_t *steps = calloc((size_t)records, sizeof *steps);
+    struct trainer *trainer = NULL;
+    int code = list == NULL || steps == NULL;
+    if (!code) {
+        for (int64_t r = 0; r < runs; ++r)
+            list[r] = (struct train_run){.slot = slots[r],
+                                         .step_size = reals[3 * r],
+                                         .init_scale = reals[3 * r + 1],
+                                         .teacher_norm = reals[3 * r + 2],
+                                         .link = (enum link_kind)links[r]};
+        record_steps(integers[4], records, steps);
+        struct train_group group = {.dimension = d,
+                                    .batch_size = integers[1],
+                                    .input = INPUT_GAUSSIAN,
+                                    .seed = (uint64_t)integers[2],
+                                    .replicate = integers[3],
+                                    .steps = integers[4],
+                                    .tolerance = tolerance,
+                                    .record_count = records,
+                                    .record_steps = steps,
+                                    .fields = (1u << RECORD_FIELD_COUNT) - 1,
+                                    .run_count = runs,
+                                    .runs = list};
+        code = trainer_new(kernels_select(isa), &group, &trainer, NULL);
+    }
+    if (!code) {
+        while (!trainer_advance(trainer, slice))
+            ;
+        for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
+            memcpy(fields + f * runs * records, trainer_field(trainer, (enum record_field)f),
+                   (size_t)(runs * records) * sizeof *fields);
+        for (int64_t r = 0; r < runs; ++r) {
+            const struct run_result *result = &trainer_results(trainer)[r];
+            outcomes[4 * r] = result->outcome;
+            outcomes[4 * r + 1] = result->steps_done;
+            outcomes[4 * r + 2] = result->converged_step;
+            outcomes[4 * r + 3] = result->phase2_step;
+            finals[3 * r] = result->final_error;
+            finals[3 * r + 1] = result->final_loss;
+            finals[3 * r + 2] = result->wall_time;
+            trainer_student(trainer, r, students + r * d * d);
+        }
+        *compacts = trainer_compacts(trainer);
+    }
+    trainer_free(trainer);
+    free(list);
+    free(steps);
+    return code;
+}

@@ -1,0 +1,119 @@
+"""The core of sgdmap by ctypes, for tests: numpy arrays in, numpy arrays out.
+
+Matrices here are the usual ones: column j of A belongs to neuron j. The shared library's path comes from the environment
+(SGDMAP_PROBE), where meson puts it.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+FIELDS = ["loss", "batch_loss", "error", "potential", "potential_norm", "alignment", "gradient_norm", "weight_norm"]
+PENDING, RUNNING, CONVERGED, DIVERGED, STALLED, UNFINISHED, FAILED = range(7)
+IDENTITY, NONE = range(2)
+INPUT, TEACHER, INITIAL = 0, 16, 17
+
+_library = ctypes.CDLL(os.environ["SGDMAP_PROBE"])
+_library.probe_family.restype = ctypes.c_char_p
+_library.probe_spectral_norm.restype = ctypes.c_double
+_library.probe_setup(int(os.environ.get("SGDMAP_PROBE_NARROW", "0")))
+
+
+def _pointer(array):
+    assert array.flags.c_contiguous
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def _int(value):
+    return ctypes.c_int64(int(value))
+
+
+def _isa(name):
+    return None if name is None else name.encode()
+
+
+def family():
+    return _library.probe_family().decode()
+
+
+def isas():
+    """The instruction sets that this CPU can run, the default first."""
+    return [isa for isa in ("avx512", "avx2", "baseline") if normals(1, isa=isa) is not None]
+
+
+def normals(count, seed=1, replicate=0, dimension=10, purpose=INPUT, step=0, isa=None):
+    ret = np.empty(count)
+    code = _library.probe_normals(
+        _isa(isa), ctypes.c_uint64(seed), _int(replicate), _int(dimension), purpose, _int(step), _int(count), _pointer(ret)
+    )
+    return ret if code == 0 else None
+
+
+def inputs(seed, replicate, dimension, step, batch):
+    """X of a step, [batch][dimension]."""
+    ret = np.empty((dimension, batch))
+    assert (
+        _library.probe_inputs(ctypes.c_uint64(seed), _int(replicate), _int(dimension), _int(step), _int(batch), _pointer(ret))
+        == 0
+    )
+    return ret.T
+
+
+def model(seed, replicate, dimension, teacher_norm, init_scale, link=IDENTITY):
+    """The effective columns (B, A_0)."""
+    teacher, student = np.empty((dimension, dimension)), np.empty((dimension, dimension))
+    assert (
+        _library.probe_model(
+            ctypes.c_uint64(seed), _int(replicate), _int(dimension), ctypes.c_double(teacher_norm),
+            ctypes.c_double(init_scale), link, _pointer(teacher), _pointer(student),
+        )
+        == 0
+    )
+    return teacher.T, student.T
+
+
+def landscape(teacher, student, isa=None):
+    """The diagnostics as a dict, and the gradient with dL/dw_j in column j."""
+    dimension = len(teacher)
+    values, gradient = np.empty(6), np.empty((dimension, dimension))
+    b, a = np.ascontiguousarray(teacher.T), np.ascontiguousarray(student.T)
+    assert _library.probe_landscape(_isa(isa), _int(dimension), _pointer(b), _pointer(a), _pointer(values), _pointer(gradient)) == 0
+    names = ["loss", "error", "potential", "potential_norm", "alignment", "gradient_norm"]
+    return dict(zip(names, values)), gradient.T
+
+
+def spectral_norm(matrix):
+    columns = np.ascontiguousarray(matrix.T)
+    return _library.probe_spectral_norm(_int(len(matrix)), _pointer(columns))
+
+
+@dataclass
+class Run:
+    step_size: float
+    init_scale: float = 0.0
+    teacher_norm: float = 1.0
+    link: int = IDENTITY
+    slot: int = -1
+
+
+def train(runs, dimension, batch, steps, records, tolerance=1e-3, seed=1, replicate=0, slice=1e9, isa=None):
+    """Trains a group. Returns (fields {name: [run][record]}, outcomes [run][outcome, steps_done, converged_step,
+    phase2_step], finals [run][final_error, final_loss, wall_time], students [run][d][d] W, compacts)."""
+    count = len(runs)
+    integers = np.array([dimension, batch, seed, replicate, steps, records, count], dtype=np.int64)
+    slots = np.array([i if run.slot < 0 else run.slot for i, run in enumerate(runs)], dtype=np.int64)
+    reals = np.array([[run.step_size, run.init_scale, run.teacher_norm] for run in runs])
+    links = np.array([run.link for run in runs], dtype=np.int64)
+    fields = np.empty((len(FIELDS), count, records))
+    outcomes, finals = np.empty((count, 4), dtype=np.int64), np.empty((count, 3))
+    students, compacts = np.empty((count, dimension, dimension)), np.empty(1, dtype=np.int64)
+    assert (
+        _library.probe_train(
+            _isa(isa), _pointer(integers), ctypes.c_double(tolerance), _pointer(slots), _pointer(reals), _pointer(links),
+            ctypes.c_double(slice), _pointer(fields), _pointer(outcomes), _pointer(finals), _pointer(students), _pointer(compacts),
+        )
+        == 0
+    )
+    return dict(zip(FIELDS, fields)), outcomes, finals, students, bool(compacts[0])

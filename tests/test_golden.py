@@ -1,0 +1,527 @@
+"""The core against other programs: mpmath, NumPy, PyTorch, Monte Carlo, and the published vectors of Philox."""
+
+import mpmath
+import numpy as np
+import pytest
+
+import probe
+from probe import Run
+
+EPS = np.finfo(float).eps
+
+
+# -- The stream of normals ---------------------------------------------------------------------------------------------
+
+
+def philox(counter, key):
+    """Philox 4x32-10 (Salmon et al., SC11) in NumPy: counter [..., 4], key [2], uint64 holding 32 bits."""
+    c = [counter[..., i].astype(np.uint64) for i in range(4)]
+    k = [np.uint64(key[0]), np.uint64(key[1])]
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = [(p1 >> shift) ^ c[1] ^ k[0], p1 & low, (p0 >> shift) ^ c[3] ^ k[1], p0 & low]
+        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
+    return np.stack(c, axis=-1)
+
+
+@pytest.mark.parametrize(
+    "counter, key, expected",
+    [  # kat_vectors of Random123
+        ([0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_of_this_test_has_the_published_values(counter, key, expected):
+    assert philox(np.array(counter, dtype=np.uint64), key).tolist() == expected
+
+
+def normals_by_numpy(count, seed, replicate, dimension, purpose, step):
+    key = philox(np.array([purpose, dimension, replicate & 0xFFFFFFFF, replicate >> 32], dtype=np.uint64),
+                 [seed & 0xFFFFFFFF, seed >> 32])[:2]
+    chunks = -(-count // 16)
+    counter = np.zeros((8 * chunks, 4), dtype=np.uint64)
+    counter[:, 0] = np.arange(8 * chunks)
+    counter[:, 2], counter[:, 3] = step & 0xFFFFFFFF, step >> 32
+    words = philox(counter, key)
+    wide = words[:, 0::2] | words[:, 1::2] << np.uint64(32)
+    uniform = (wide >> np.uint64(12)).astype(float) * 2.0**-52
+    radius, angle = np.sqrt(-2 * np.log(1 - uniform[:, 0])), 2 * np.pi * uniform[:, 1]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)])  # [cosine, sine][block]
+    return pairs.reshape(2, chunks, 8).transpose(1, 0, 2).reshape(-1)[:count]
+
+
+@pytest.mark.parametrize("seed, replicate, dimension, step", [(1, 0, 10, 0), (2**63 + 5, 3, 77, 2**33 + 1)])
+def test_normals_are_those_of_philox_and_box_muller(seed, replicate, dimension, step):
+    for isa in probe.isas():
+        for count in (1, 15, 16, 17, 5000):
+            ours = probe.normals(count, seed, replicate, dimension, probe.INPUT, step, isa)
+            theirs = normals_by_numpy(count, seed, replicate, dimension, probe.INPUT, step)
+            # NumPy's angle 2 pi u is rounded, ours is exact until the sine: 2 pi eps times a radius of at most 8.5.
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=60 * EPS)
+
+
+def test_vector_widths_agree():
+    """AVX2 and AVX-512 to the bit; without fused multiply-add in a last bit here and there."""
+    reference = probe.normals(100_000, seed=3)
+    for isa in probe.isas():
+        other = probe.normals(100_000, seed=3, isa=isa)
+        if isa == "baseline":
+            np.testing.assert_allclose(other, reference, rtol=4 * EPS)
+        else:
+            assert np.array_equal(other, reference), isa
+
+
+def test_normals_have_the_moments_of_a_normal():
+    n = 4_000_000
+    x = probe.normals(n, seed=11)
+    for power, expected, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)]:
+        assert abs((x**power).mean() - expected) < 5 * np.sqrt(variance / n), power
+    assert abs((x[:-1] * x[1:]).mean()) < 5 / np.sqrt(n)
+    assert abs((x[:-8] * x[8:]).mean()) < 5 / np.sqrt(n), "the two normals of a pair"
+    tail = 2.866515719e-7  # P(x > 5), tables
+    assert abs((np.abs(x) > 5).sum() - 2 * n * tail) < 5 * np.sqrt(2 * n * tail)
+
+
+def test_streams_are_keyed_by_everything_and_by_nothing_else():
+    base = probe.normals(64)
+    for other in (dict(seed=2), dict(replicate=1), dict(dimension=11), dict(purpose=probe.TEACHER), dict(step=1)):
+        assert abs(np.corrcoef(base, probe.normals(64, **other))[0, 1]) < 0.5, other
+    small, large = probe.inputs(1, 0, 10, 7, 16), probe.inputs(1, 0, 10, 7, 200)
+    assert np.array_equal(small, large[:16]), "a sample must not depend on the batch"
+
+
+# -- Teacher and student -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 10, 100, 300])
+def test_spectral_norm_of_the_teacher_is_the_bound(dimension):
+    for bound in (0.0, 0.5, 2.0, 17.0):
+        teacher, _ = probe.model(1, 0, dimension, bound, 0)
+        norm = np.linalg.norm(teacher - np.eye(dimension), 2)
+        assert abs(norm - bound) <= 1e-12 * max(bound, 1)
+
+
+def test_initial_weights():
+    d = 200
+    _, zero = probe.model(1, 0, d, 1, 0)
+    assert np.array_equal(zero, np.eye(d))
+    _, vanilla = probe.model(1, 0, d, 1, 0, probe.NONE)
+    assert not vanilla.any()
+    _, one = probe.model(1, 0, d, 1, 1)
+    _, two = probe.model(1, 0, d, 1, 2, probe.NONE)
+    np.testing.assert_allclose(2 * (one - np.eye(d)), two, atol=4 * EPS)  # 1 + w is rounded at 1
+    entries = two / 2 * np.sqrt(d)
+    assert abs(entries.mean()) < 5 / d and abs(entries.var() - 1) < 5 * np.sqrt(2) / d
+    other, _ = probe.model(1, 1, d, 1, 1)
+    same, _ = probe.model(1, 0, d, 1, 3)
+    first, _ = probe.model(1, 0, d, 1, 1)
+    assert np.array_equal(same, first) and not np.allclose(other, first)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 7, 8, 31, 47, 48, 100, 400])
+def test_spectral_norm_against_svd(dimension):
+    rng = np.random.default_rng(dimension)
+    random = rng.standard_normal((dimension, dimension))
+    u, s, v = np.linalg.svd(random)
+    clustered = 1 - 1e-9 * np.arange(dimension)
+    cases = {
+        "gaussian": random,
+        "identity": np.eye(dimension),
+        "orthogonal": u,
+        "rank one": np.outer(u[0], v[0]),
+        "clustered": u * clustered @ v,
+        "huge": random * 1e200,
+        "tiny": random * 1e-200,
+        "triangular": np.triu(np.ones((dimension, dimension))),
+    }
+    for name, matrix in cases.items():
+        scale = np.abs(matrix).max()
+        expected = np.linalg.norm(matrix / scale, 2) * scale
+        assert abs(probe.spectral_norm(matrix) - expected) <= 1e-10 * expected, name
+    assert probe.spectral_norm(np.zeros((dimension, dimension))) == 0
+    random[0, 0] = np.nan
+    assert np.isnan(probe.spectral_norm(random))
+
+
+# -- The landscape -----------------------------------------------------------------------------------------------------
+
+mpmath.mp.dps = 60
+
+
+def exact(teacher, student):
+    """L, its gradient's columns and the alignment as the textbook formulas stand, with 60 digits."""
+    mp = mpmath
+    d = len(teacher)
+    a, b = ([[mp.mpf(float(m[i, j])) for i in range(d)] for j in range(d)] for m in (student, teacher))
+    dot = lambda x, y: mp.fsum(p * q for p, q in zip(x, y))
+    norm = lambda x: mp.sqrt(dot(x, x))
+
+    def angle(x, y):
+        if norm(x) == 0 or norm(y) == 0:
+            return mp.pi / 2
+        return mp.acos(max(mp.mpf(-1), min(mp.mpf(1), dot(x, y) / norm(x) / norm(y))))
+
+    def kernel(x, y):
+        t = angle(x, y)
+        return norm(x) * norm(y) / (2 * mp.pi) * (mp.sin(t) + (mp.pi - t) * mp.cos(t))
+
+    loss = mp.fsum(
+        kernel(a[i], a[j]) - 2 * kernel(a[i], b[j]) + kernel(b[i], b[j]) for i in range(d) for j in range(d)
+    )
+    gradient = []
+    for j in range(d):
+        column = [mp.mpf(0)] * d
+        if norm(a[j]) != 0:
+            for i in range(d):
+                for sign, x in ((1, a[i]), (-1, b[i])):
+                    t = angle(x, a[j])
+                    along = norm(x) * mp.sin(t) / norm(a[j])
+                    for q in range(d):
+                        column[q] += sign * ((mp.pi - t) * x[q] + along * a[j][q]) / mp.pi
+        gradient.append(column)
+    delta = [[a[j][q] - b[j][q] for q in range(d)] for j in range(d)]
+    squares = mp.fsum(x * x for column in delta for x in column)
+    along = mp.fsum(gradient[j][q] * delta[j][q] for j in range(d) for q in range(d))
+    return loss, gradient, along / squares if squares else mp.nan
+
+
+def relative_errors(teacher, student, isa=None):
+    """Of the loss, of the gradient in the Frobenius norm, and of the alignment, the last relative to |grad|/|delta|."""
+    values, gradient = probe.landscape(teacher, student, isa)
+    loss, columns, alignment = exact(teacher, student)
+    d = len(teacher)
+    size = mpmath.sqrt(mpmath.fsum(x * x for column in columns for x in column))
+    gap = mpmath.sqrt(
+        mpmath.fsum((mpmath.mpf(float(gradient[q, j])) - columns[j][q]) ** 2 for j in range(d) for q in range(d))
+    )
+    scale = size / (values["error"] * np.sqrt(d))
+    return (
+        float(abs(values["loss"] - loss) / loss),
+        float(gap / size),
+        float(abs(values["alignment"] - alignment) / scale),
+    )
+
+
+def directions(d, seed=0):
+    rng = np.random.default_rng(seed)
+    m = rng.standard_normal((d, d))
+    return m / np.linalg.norm(m, 2), rng.standard_normal((d, d)) / np.sqrt(d)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 9, 16])
+def test_landscape_keeps_its_digits_all_the_way_to_the_teacher(d):
+    """No floor: relative errors of rounding from a distance of 3 down to the last bits of A. The bound is a few roundings
+    a pair, which add up like a random walk over the d^2 pairs, with room for the conditioning 1/sin of an angle >= 0.05."""
+    worst = np.zeros(3)
+    for seed, distance in enumerate([3, 1, 0.1, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12, 1e-14]):
+        m, w = directions(d, seed)
+        teacher = np.eye(d) + 0.8 * m
+        worst = np.maximum(worst, relative_errors(teacher, teacher + distance * w))
+    print(f"d = {d}: worst relative error of loss {worst[0]:.1e}, gradient {worst[1]:.1e}, alignment {worst[2]:.1e}")
+    assert (worst < 50 * EPS).all(), worst
+
+
+def hard_cases(d=5):
+    m, w = directions(d, 4)
+    eye, teacher = np.eye(d), np.eye(d) + 0.6 * m
+    near = teacher + 1e-3 * w
+    cases = {"vanilla zero column": (teacher, near * (np.arange(d) > 0)), "teacher zero column": (teacher * (np.arange(d) != 1), near)}
+    parallel, antiparallel, both = near.copy(), near.copy(), near.copy()
+    parallel[:, 1] = 2 * near[:, 0]
+    antiparallel[:, 1] = -3 * near[:, 0]
+    both[:, 1], both[:, 2] = teacher[:, 0], -teacher[:, 0]
+    cases |= {"parallel": (teacher, parallel), "antiparallel": (teacher, antiparallel), "along the teacher": (teacher, both)}
+    for tilt in (1e-3, 1e-7, 1e-12):
+        tilted = near.copy()
+        tilted[:, 1] = near[:, 0] + tilt * w[:, 1]
+        cases[f"parallel up to {tilt:g}"] = (teacher, tilted)
+        tilted = near.copy()
+        tilted[:, 1] = -near[:, 0] + tilt * w[:, 1]
+        cases[f"antiparallel up to {tilt:g}"] = (teacher, tilted)
+    cases["student opposite"] = (teacher, -teacher)
+    cases["teacher with parallel columns"] = (np.column_stack([teacher[:, 0]] * 2 + [teacher[:, 2:]]), near)
+    cases["student tiny"] = (teacher, 1e-140 * w)
+    cases["student small"] = (teacher, np.column_stack([2e-3 * w[:, 0], 5e-4 * w[:, 1], near[:, 2:]]))
+    cases["teacher small"] = (np.column_stack([1e-5 * w[:, 0], 1e-100 * w[:, 1], near[:, 2:]]), near)
+    cases["student far"] = (teacher, 1e8 * w)
+    cases["one dimension, opposite"] = (np.array([[1.5]]), np.array([[-0.25]]))
+    cases["one dimension, teacher 0"] = (np.array([[0.0]]), np.array([[-0.25]]))
+    cases["one dimension, student 0"] = (np.array([[1.5]]), np.array([[0.0]]))
+    cases["zero student"] = (teacher, np.zeros((d, d)))
+    cases["identity"] = (teacher, eye)
+    cases["zero against zero"] = (teacher * (np.arange(d) != 1), near * (np.arange(d) != 1))
+    return cases
+
+
+@pytest.mark.parametrize("name", hard_cases())
+def test_landscape_in_hard_places(name):
+    teacher, student = hard_cases()[name]
+    values, gradient = probe.landscape(teacher, student)
+    loss, columns, _ = exact(teacher, student)
+    d = len(teacher)
+    # A student a thousandth of its teacher costs three digits; below, and elsewhere, none.
+    assert abs(values["loss"] - loss) <= 1e-13 * loss
+    expected = np.array([[float(columns[j][q]) for j in range(d)] for q in range(d)])
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-13 * max(np.abs(expected).max(), 1e-300))
+    if not student.any(axis=0).all():
+        assert not gradient[:, ~student.any(axis=0)].any(), "a column of norm 0 has gradient 0"
+    np.testing.assert_allclose(values["error"], np.linalg.norm(student - teacher) / np.sqrt(d), rtol=1e-14)
+
+
+def test_landscape_at_the_teacher_itself():
+    teacher = np.eye(4) + directions(4)[0]
+    values, gradient = probe.landscape(teacher, teacher)
+    assert values["loss"] == values["error"] == values["potential"] == 0 and not gradient.any()
+    assert np.isnan(values["alignment"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_landscape_survives_what_is_not_finite(value):
+    teacher = np.eye(9)
+    student = np.eye(9)
+    student[3, 4] = value
+    values, _ = probe.landscape(teacher, student)
+    assert np.isnan(values["loss"]) and np.isnan(values["alignment"]) and not np.isfinite(values["error"])
+
+
+def test_landscape_is_the_same_for_all_instruction_sets():
+    for d in (3, 8, 21):
+        m, w = directions(d)
+        reference, gradient = probe.landscape(np.eye(d) + m, np.eye(d) + w)
+        for isa in probe.isas():
+            values, other = probe.landscape(np.eye(d) + m, np.eye(d) + w, isa)
+            np.testing.assert_allclose(list(values.values()), list(reference.values()), rtol=1e-14)
+            np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-14)
+
+
+def test_potentials():
+    d = 30
+    m, w = directions(d)
+    teacher, student = np.eye(d) + m, np.eye(d) + w
+    values, gradient = probe.landscape(teacher, student)
+    norms = [np.linalg.norm(x, axis=0) for x in (teacher, student)]
+    np.testing.assert_allclose(values["potential"], (norms[0] ** 2 - norms[1] ** 2).sum(), rtol=1e-12)
+    np.testing.assert_allclose(values["potential_norm"], (norms[0] - norms[1]).sum(), rtol=1e-12)
+    np.testing.assert_allclose(values["gradient_norm"], np.linalg.norm(gradient), rtol=1e-13)
+    delta = student - teacher
+    np.testing.assert_allclose(values["alignment"], (gradient * delta).sum() / (delta**2).sum(), rtol=1e-13)
+
+
+def landscape_by_numpy(teacher, student):
+    """The textbook formulas as they stand, in double precision."""
+
+    def angles(x, y):
+        cosine = x.T @ y / np.outer(np.linalg.norm(x, axis=0), np.linalg.norm(y, axis=0))
+        return np.arccos(np.clip(cosine, -1, 1))
+
+    def kernel(x, y):
+        t = angles(x, y)
+        return (np.outer(np.linalg.norm(x, axis=0), np.linalg.norm(y, axis=0)) / (2 * np.pi)
+                * (np.sin(t) + (np.pi - t) * np.cos(t))).sum()
+
+    loss = kernel(student, student) - 2 * kernel(student, teacher) + kernel(teacher, teacher)
+    gradient = np.zeros_like(student)
+    unit = student / np.linalg.norm(student, axis=0)
+    for sign, x in ((1, student), (-1, teacher)):
+        t = angles(x, student)
+        gradient += sign * (x @ (np.pi - t) + unit * (np.linalg.norm(x, axis=0)[:, None] * np.sin(t)).sum(axis=0)) / np.pi
+    return loss, gradient
+
+
+@pytest.mark.parametrize("d", [100, 1000])
+def test_landscape_at_large_dimension_against_numpy(d):
+    m, w = directions(d)
+    teacher, student = np.eye(d) + 2 * m, np.eye(d) + w
+    values, gradient = probe.landscape(teacher, student)
+    loss, expected = landscape_by_numpy(teacher, student)
+    # What the plain formulas lose: eps times the size of their three sums, d^2/pi; acos of 1 - eps on the diagonal is off by
+    # sqrt(eps), which moves the gradient by that times |a_j| a column.
+    assert abs(values["loss"] - loss) < 100 * EPS * d * d / np.pi
+    assert np.abs(gradient - expected).max() < 1e-7
+    np.testing.assert_allclose(np.linalg.norm(gradient - expected) / np.linalg.norm(gradient), 0, atol=1e-9)
+
+
+def test_gradient_is_the_derivative_of_the_loss():
+    """Central differences: error h^2/6 of the third derivative plus eps L/h."""
+    d, h = 6, 1e-5
+    m, w = directions(d, 2)
+    teacher, student = np.eye(d) + m, np.eye(d) + 0.7 * w
+    _, gradient = probe.landscape(teacher, student)
+    for q in range(d):
+        for j in range(d):
+            shift = np.zeros((d, d))
+            shift[q, j] = h
+            plus, minus = (probe.landscape(teacher, student + s * shift)[0]["loss"] for s in (1, -1))
+            assert abs((plus - minus) / (2 * h) - gradient[q, j]) < 1e-8
+
+
+@pytest.mark.parametrize("d, link", [(1, probe.IDENTITY), (4, probe.IDENTITY), (10, probe.NONE), (40, probe.IDENTITY)])
+def test_loss_and_gradient_against_monte_carlo(d, link):
+    n = 400_000
+    teacher, student = probe.model(5, 0, d, 1.2, 0.8, link)
+    values, gradient = probe.landscape(teacher, student)
+    x = np.random.default_rng(9).standard_normal((n, d))
+    z = x @ student
+    residual = np.maximum(z, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
+    squares = residual**2
+    assert abs(squares.mean() - values["loss"]) < 5 * squares.std() / np.sqrt(n)
+    for j in range(min(d, 4)):
+        sample = 2 * (residual * (z[:, j] > 0))[:, None] * x
+        assert (np.abs(sample.mean(axis=0) - gradient[:, j]) < 5 * sample.std(axis=0) / np.sqrt(n)).all()
+
+
+# -- Training ----------------------------------------------------------------------------------------------------------
+
+
+def sgd_by_numpy(run, d, batch, steps, seed=1, replicate=0):
+    """Yields (step, A, batch_loss) at every step, the last without an update after it."""
+    teacher, student = probe.model(seed, replicate, d, run.teacher_norm, run.init_scale, run.link)
+    student = student.copy()
+    for step in range(steps + 1):
+        x = probe.inputs(seed, replicate, d, step, batch)
+        z = x @ student
+        residual = np.maximum(z, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
+        yield step, student, (residual**2).mean()
+        student -= run.step_size * 2 / batch * x.T @ (residual[:, None] * (z > 0))
+
+
+SHAPES = [(1, 4), (2, 1), (3, 7), (10, 16), (20, 33), (50, 200), (130, 64)]
+
+
+@pytest.mark.parametrize("d, batch", SHAPES)
+def test_training_is_the_same_sgd_as_numpy_computes(d, batch):
+    steps, records = 40, 12
+    unit = min(1, 10 / d)  # the critical step size falls with 1/d
+    runs = [Run(0.02 * unit, 0.5, 0.8), Run(0.01 * unit, 1.0, 0.8, probe.NONE), Run(0.03 * unit, 0.0, 1.1)]
+    fields, outcomes, finals, students, _ = probe.train(runs, d, batch, steps, records, tolerance=1e-9)
+    for r, run in enumerate(runs):
+        trajectory = {step: (student.copy(), loss) for step, student, loss in sgd_by_numpy(run, d, batch, steps)}
+        link = np.eye(d) if run.link == probe.IDENTITY else 0
+        # Forty steps, each with a few roundings relative to |A|, hardly amplified at these step sizes.
+        np.testing.assert_allclose(students[r], trajectory[steps][0] - link, rtol=0, atol=1e-12)
+        teacher, _ = probe.model(1, 0, d, run.teacher_norm, run.init_scale, run.link)
+        for k, step in enumerate(recorded_steps(steps, records)):
+            student, batch_loss = trajectory[step]
+            values, _ = probe.landscape(teacher, student)
+            np.testing.assert_allclose(fields["batch_loss"][r, k], batch_loss, rtol=1e-10, atol=1e-20)
+            for name in ("loss", "error", "potential", "potential_norm", "alignment", "gradient_norm"):
+                np.testing.assert_allclose(fields[name][r, k], values[name], rtol=1e-9, atol=1e-11, err_msg=name)
+            norm = np.linalg.norm(student - link, 2)
+            np.testing.assert_allclose(fields["weight_norm"][r, k], norm, rtol=1e-9, atol=1e-12)
+
+
+def recorded_steps(steps, count):
+    """The rule of the config, independently: 0 and log-spaced up to `steps`, all distinct; where log spacing would be
+    closer than 1 the steps are consecutive and the rest is spaced anew from there."""
+    ret = [0]
+    for i in range(1, count - 1):
+        spaced = ret[-1] + 1
+        if ret[-1] > 0:
+            spaced = max(spaced, int(np.floor(ret[-1] * (steps / ret[-1]) ** (1 / (count - i)) + 0.5)))
+        ret.append(min(spaced, steps - (count - 1 - i)))
+    return ret + [steps]
+
+
+def test_training_is_the_same_sgd_as_pytorch_computes():
+    torch = pytest.importorskip("torch")
+    torch.set_default_dtype(torch.float64)
+    d, batch, steps = 20, 32, 60
+    for run in (Run(0.02, 1.0, 0.7), Run(0.01, 1.0, 0.7, probe.NONE)):
+        teacher, start = probe.model(1, 0, d, run.teacher_norm, run.init_scale, run.link)
+        link = torch.eye(d) if run.link == probe.IDENTITY else torch.zeros(d, d)
+        weights = (torch.tensor(start.copy()) - link).requires_grad_()
+        optimizer = torch.optim.SGD([weights], lr=run.step_size)
+        for step in range(steps):
+            x = torch.tensor(np.ascontiguousarray(probe.inputs(1, 0, d, step, batch)))
+            target = torch.relu(x @ torch.tensor(teacher.copy())).sum(1)
+            loss = ((torch.relu(x @ (link + weights)).sum(1) - target) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        _, _, _, students, _ = probe.train([run], d, batch, steps, 5, tolerance=1e-9)
+        np.testing.assert_allclose(students[0], weights.detach().numpy(), rtol=0, atol=1e-12)
+
+
+def many_runs(count):
+    """Step sizes from hopeless to explosive, so that runs leave at all times."""
+    rng = np.random.default_rng(3)
+    sizes = 10 ** rng.uniform(-3, 0.7, count)
+    return [Run(s, rng.choice([0, 0.5, 1.5]), rng.choice([0.3, 0.6]), int(rng.integers(2)), i) for i, s in enumerate(sizes)]
+
+
+GROUPS = [(1, 4, 70), (5, 1, 70), (10, 16, 90), (7, 13, 70), (33, 8, 25), (50, 20, 18), (64, 200, 14), (150, 16, 4)]
+
+
+@pytest.mark.parametrize("d, batch, count", GROUPS)
+def test_a_run_does_not_see_its_neighbours(d, batch, count):
+    """The bits of a run are the same with its whole group, with part of it, and alone, and however the work is sliced."""
+    runs = many_runs(count)
+    steps, records = 120, 10
+    whole = probe.train(runs, d, batch, steps, records, tolerance=0.02)
+    outcomes = whole[1][:, 0]
+    assert len(set(outcomes)) > 1, "the runs must leave at different times for this test to mean anything"
+    some = sorted({0, 1, count // 3, count // 2, count - 1})
+    parts = [some] + [[i] for i in some] + [list(range(1, count, 2))]
+    for part in parts:
+        fields, results, finals, students, _ = probe.train(
+            [runs[i] for i in part], d, batch, steps, records, tolerance=0.02, slice=0
+        )
+        for name in fields:
+            assert np.array_equal(fields[name], whole[0][name][part], equal_nan=True), (name, part)
+        assert np.array_equal(results, whole[1][part])
+        assert np.array_equal(finals[:, :2], whole[2][part][:, :2], equal_nan=True)
+        assert np.array_equal(students, whole[3][part], equal_nan=True)
+
+
+def test_widths_of_vectors_give_the_same_training():
+    runs = many_runs(20)
+    reference = probe.train(runs, 10, 16, 100, 8)
+    for isa in probe.isas():
+        if isa != "baseline":
+            other = probe.train(runs, 10, 16, 100, 8, isa=isa)
+            assert np.array_equal(other[3], reference[3], equal_nan=True), isa
+
+
+def test_outcomes():
+    """A run of each outcome, with what belongs to it."""
+    d, batch, steps, records = 10, 64, 4000, 20
+    runs = [Run(0.02, 0, 0.5), Run(50.0, 1, 0.5), Run(1e-9, 1, 0.5), Run(2e-5, 1, 0.5), Run(0.01, 0, 0.0)]
+    fields, outcomes, finals, students, _ = probe.train(runs, d, batch, steps, records, tolerance=1e-3)
+    assert outcomes[:, 0].tolist() == [probe.CONVERGED, probe.DIVERGED, probe.STALLED, probe.UNFINISHED, probe.CONVERGED]
+    assert outcomes[2:4, 1].tolist() == [steps, steps] and outcomes[2:4, 2].tolist() == [-1, -1]
+    assert outcomes[0, 1] == outcomes[0, 2] < steps and outcomes[4].tolist() == [probe.CONVERGED, 0, 0, -1]
+    assert finals[0, 0] <= 1e-3 and finals[4, 0] == 0 and finals[4, 1] == 0
+    assert finals[1, 0] > 1e3
+    # Nothing is recorded after the end, everything before it.
+    at = np.array(recorded_steps(steps, records))
+    for r in range(len(runs)):
+        reached = at <= outcomes[r, 1]
+        assert np.isfinite(fields["error"][r, reached]).all() or outcomes[r, 0] == probe.DIVERGED
+        assert np.isnan(fields["error"][r, ~reached]).all()
+    # The first step at which the error is within the tolerance, from the same SGD in NumPy.
+    teacher, _ = probe.model(1, 0, d, 0.5, 0)
+    for step, student, _ in sgd_by_numpy(runs[0], d, batch, steps):
+        if np.linalg.norm(student - teacher) / np.sqrt(d) <= 1e-3:
+            break
+    assert step == outcomes[0, 2]
+    np.testing.assert_allclose(finals[0, 1], probe.landscape(teacher, student)[0]["loss"], rtol=1e-6)
+
+
+def test_phase_two():
+    runs = [Run(0.01, s, 1.5) for s in (0, 0.5, 1, 2)]
+    d, steps, records = 20, 3000, 40
+    fields, outcomes, _, _, _ = probe.train(runs, d, 50, steps, records, tolerance=1e-9)
+    at = recorded_steps(steps, records)
+    for r in range(len(runs)):
+        g1, rho = fields["potential_norm"][r], fields["alignment"][r]
+        good = (rho > 0) & (np.abs(g1) <= max(0.1 * abs(g1[0]), 0.01 * np.sqrt(d)))
+        first = records
+        while first > 0 and good[first - 1]:
+            first -= 1
+        assert outcomes[r, 3] == (at[first] if first < records else -1)

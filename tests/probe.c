@@ -2,6 +2,7 @@
  * against NumPy, PyTorch and mpmath on the same inputs. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "sgdmap/grid.h"
 #include "sgdmap/landscape.h"
@@ -169,4 +170,84 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
     free(list);
     free(steps);
     return code;
+}
+
+/* -- For benchmarks -------------------------------------------------------------------------------------------------- */
+
+struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs);
+double probe_bench_steps(struct trainer *trainer, int64_t steps);
+double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int64_t steps);
+void probe_bench_free(struct trainer *trainer);
+
+static double seconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* A group of which no run ends and that has taken its first record. NULL if memory is short. */
+struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs)
+{
+    struct train_run *list = calloc((size_t)runs, sizeof *list);
+    const int64_t steps[] = {0, INT64_C(1000000000000)};
+    if (list == NULL)
+        return NULL;
+    for (int64_t r = 0; r < runs; ++r)
+        list[r] = (struct train_run){.slot = r, .step_size = 1e-9, .init_scale = 1, .teacher_norm = 0.5};
+    struct train_group group = {.dimension = dimension,
+                                .batch_size = batch,
+                                .input = INPUT_GAUSSIAN,
+                                .seed = 1,
+                                .steps = steps[1],
+                                .tolerance = 1e-12,
+                                .record_count = 2,
+                                .record_steps = steps,
+                                .fields = 1u << RECORD_ERROR,
+                                .run_count = runs,
+                                .runs = list};
+    struct trainer *trainer = NULL;
+    if (trainer_new(kernels_select(NULL), &group, &trainer, NULL) != 0)
+        trainer = NULL;
+    else
+        trainer_advance(trainer, 0);
+    free(list);
+    return trainer;
+}
+
+/* Seconds of so many steps of the group. */
+double probe_bench_steps(struct trainer *trainer, int64_t steps)
+{
+    double start = seconds();
+    for (int64_t i = 0; i < steps; ++i)
+        trainer_advance(trainer, 0);
+    return seconds() - start;
+}
+
+/* Seconds of the two products of so many steps alone, panel by panel as in training. */
+double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int64_t steps)
+{
+    const int64_t width = panel_width(dimension, batch), columns = width * dimension;
+    const int64_t panels = (runs + width - 1) / width;
+    double *x = linalg_new(batch * dimension), *a = linalg_new(panels * columns * dimension);
+    double *z = linalg_new(batch * columns), start = 0;
+    if (x != NULL && a != NULL && z != NULL) {
+        start = seconds();
+        for (int64_t i = 0; i < steps; ++i)
+            for (int64_t p = 0; p < panels; ++p) {
+                double *panel = a + p * columns * dimension;
+                linalg_product(LINALG_PLAIN, batch, columns, dimension, x, batch, panel, dimension, 0, z, batch);
+                linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel, dimension);
+            }
+        start = seconds() - start;
+    }
+    free(x);
+    free(a);
+    free(z);
+    return start;
+}
+
+void probe_bench_free(struct trainer *trainer)
+{
+    trainer_free(trainer);
 }

@@ -49,9 +49,11 @@ struct grid {
         double run_cost;       /* predicted seconds a run */
     } *blocks; /* [block_count] */
     int64_t *by_cost; /* [block_count] indices of blocks, most expensive group first; ties by index */
+    int64_t *by_cost_first; /* [block_count] how many groups are handed out before those of by_cost[i] */
 };
 
-/* Errors: ERROR_ARGUMENT if the number of runs overflows 2^53, naming the counts of the axes; ERROR_MEMORY. */
+/* Errors: ERROR_ARGUMENT if the number of runs exceeds 2^53, naming the counts of the axes, or if there are more than
+ * 10^6 blocks; ERROR_MEMORY. */
 WARN_UNUSED int grid_expand(const struct config *config, struct grid *ret, struct error *err);
 void grid_done(struct grid *grid);
 

@@ -1,0 +1,299 @@
+/* grid: the index arithmetic against nested loops, groups against what grid.h promises of them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sgdmap/grid.h"
+
+/* `axes` as the lines under `grid:` in flow style. */
+static struct config make_config(const char *axes)
+{
+    char text[2048];
+    snprintf(text, sizeof text, "seed: 1\ngrid: {%s}\ntraining: {steps: 1000, tolerance: 1e-3}\n", axes);
+    struct config config;
+    struct error err = {0};
+    if (config_parse("test", text, strlen(text), NULL, &config, &err) != 0)
+        fail_msg("%s", err.message);
+    return config;
+}
+
+static struct grid make_grid(const struct config *config)
+{
+    struct grid grid;
+    struct error err = {0};
+    if (grid_expand(config, &grid, &err) != 0)
+        fail_msg("%s", err.message);
+    return grid;
+}
+
+static void check_settings(const struct config *config, const struct grid *grid)
+{
+    const struct axis *axes = config->axes;
+    int64_t run = 0;
+    for (int64_t d = 0; d < axes[AXIS_DIMENSION].count; d++)
+        for (int64_t b = 0; b < axes[AXIS_BATCH_SIZE].count; b++)
+            for (int64_t x = 0; x < axes[AXIS_INPUT].count; x++)
+                for (int64_t r = 0; r < config->replicates; r++)
+                    for (int64_t t = 0; t < axes[AXIS_TEACHER_NORM].count; t++)
+                        for (int64_t l = 0; l < axes[AXIS_LINK].count; l++)
+                            for (int64_t s = 0; s < axes[AXIS_STEP_SIZE].count; s++)
+                                for (int64_t i = 0; i < axes[AXIS_INIT_SCALE].count; i++) {
+                                    struct setting setting;
+                                    grid_setting(grid, run, &setting);
+                                    assert_int_equal(setting.run, run);
+                                    assert_int_equal(setting.dimension,
+                                                     (int64_t)axes[AXIS_DIMENSION].values[d]);
+                                    assert_int_equal(setting.batch_size,
+                                                     (int64_t)axes[AXIS_BATCH_SIZE].values[b]);
+                                    assert_int_equal(setting.input, (int)axes[AXIS_INPUT].values[x]);
+                                    assert_int_equal(setting.replicate, r);
+                                    assert_int_equal(setting.link, (int)axes[AXIS_LINK].values[l]);
+                                    assert_true(setting.teacher_norm == axes[AXIS_TEACHER_NORM].values[t]);
+                                    assert_true(setting.step_size == axes[AXIS_STEP_SIZE].values[s]);
+                                    assert_true(setting.init_scale == axes[AXIS_INIT_SCALE].values[i]);
+                                    run++;
+                                }
+    assert_int_equal(run, grid->run_count);
+}
+
+/* The groups tile the runs; each stays in its family; sizes within a family are multiples of the panel but
+ * for the last, at most group_width, and differ by at most a panel. */
+static void check_groups(const struct grid *grid)
+{
+    int64_t next = 0, largest = 0, smallest = 0;
+    double total = 0.0;
+    for (int64_t g = 0; g < grid->group_count; g++) {
+        struct group group;
+        grid_group(grid, g, &group);
+        assert_int_equal(group.index, g);
+        assert_int_equal(group.first_run, next);
+        assert_true(group.run_count > 0);
+        for (int64_t run = next; run < next + group.run_count; run++)
+            assert_int_equal(grid_group_of(grid, run), g);
+
+        struct setting first, last;
+        grid_setting(grid, next, &first);
+        grid_setting(grid, next + group.run_count - 1, &last);
+        assert_int_equal(first.dimension, last.dimension);
+        assert_int_equal(first.batch_size, last.batch_size);
+        assert_int_equal(first.input, last.input);
+        assert_int_equal(first.replicate, last.replicate);
+
+        const int64_t panel = panel_width(first.dimension, first.batch_size);
+        const int64_t begin = next % grid->family_runs;
+        const int64_t end = begin + group.run_count;
+        assert_true(end <= grid->family_runs);
+        assert_true(group.run_count <= group_width(first.dimension, first.batch_size));
+        assert_true(end == grid->family_runs || group.run_count % panel == 0);
+        if (begin == 0 || group.run_count > largest)
+            largest = group.run_count;
+        if (begin == 0 || group.run_count < smallest)
+            smallest = group.run_count;
+        assert_true(largest - smallest <= panel);
+
+        total += group.cost;
+        next += group.run_count;
+    }
+    assert_int_equal(next, grid->run_count);
+    assert_true(total > 0.999999 * grid_total_cost(grid) && total < 1.000001 * grid_total_cost(grid));
+}
+
+/* by_cost is a permutation, by blocks from expensive to cheap. */
+static void check_order(const struct grid *grid)
+{
+    char *seen = calloc((size_t)grid->group_count, 1);
+    assert_non_null(seen);
+    double before = 0.0; /* of the block before: its largest group */
+    double largest = 0.0;
+    int64_t dimension = -1, batch_size = -1;
+    for (int64_t rank = 0; rank < grid->group_count; rank++) {
+        const int64_t index = grid_group_by_cost(grid, rank);
+        assert_true(index >= 0 && index < grid->group_count);
+        assert_int_equal(seen[index], 0);
+        seen[index] = 1;
+        struct group group;
+        struct setting setting;
+        grid_group(grid, index, &group);
+        grid_setting(grid, group.first_run, &setting);
+        if (setting.dimension != dimension || setting.batch_size != batch_size) {
+            before = dimension < 0 ? group.cost * 1e9 : largest;
+            largest = 0.0;
+            dimension = setting.dimension;
+            batch_size = setting.batch_size;
+        }
+        if (group.cost > largest)
+            largest = group.cost;
+        assert_true(largest <= before);
+    }
+    free(seen);
+}
+
+static void arithmetic_equals_loops(void **state)
+{
+    (void)state;
+    static const char *const grids[] = {
+        "dimension: 10, step_size: 0.1, init_scale: 1, teacher_norm: 1, batch_size: 16",
+        "dimension: [10, 20, 50], step_size: {log: [1e-4, 1], count: 25}, init_scale: {linear: [0, 2], "
+        "count: 9}, "
+        "teacher_norm: [0.5, 2], link: [none, identity], batch_size: [200, 16], replicates: 4",
+        "dimension: [100, 1, 2000, 400], step_size: {linear: [0.1, 1], count: 7}, init_scale: [1, 0, 3], "
+        "teacher_norm: [3, 1, 2], batch_size: [1, 3, 5], replicates: 3",
+        "dimension: {linear: [5, 40], count: 36}, step_size: {linear: [0.1, 1], count: 41}, init_scale: 1, "
+        "teacher_norm: 1, batch_size: 8, replicates: 2",
+        "dimension: 10, step_size: {linear: [0.1, 1], count: 241}, init_scale: 1, teacher_norm: 1, "
+        "batch_size: 8",
+    };
+    for (size_t g = 0; g < sizeof grids / sizeof *grids; g++) {
+        struct config config = make_config(grids[g]);
+        struct grid grid = make_grid(&config);
+        check_settings(&config, &grid);
+        check_groups(&grid);
+        check_order(&grid);
+        grid_done(&grid);
+        config_done(&config);
+    }
+}
+
+/* Every family size around the widths, so that no remainder is missed. */
+static void families_of_every_size_are_cut_evenly(void **state)
+{
+    (void)state;
+    for (int size = 2; size <= 800; size += size < 300 ? 1 : 37) {
+        char axes[256];
+        snprintf(axes, sizeof axes,
+                 "dimension: [7, 10, 20, 100, 3000], step_size: {linear: [1, 2], count: %d}, init_scale: 1, "
+                 "teacher_norm: 1, batch_size: 16, replicates: 2",
+                 size);
+        struct config config = make_config(axes);
+        struct grid grid = make_grid(&config);
+        check_groups(&grid);
+        grid_done(&grid);
+        config_done(&config);
+    }
+}
+
+static void widths(void **state)
+{
+    (void)state;
+    const int64_t expected[][3] = {/* d, panel, group */
+                                   {10, 40, 240}, {20, 20, 80}, {50, 8, 32},  {100, 4, 16}, {200, 2, 8},
+                                   {400, 1, 4},   {1000, 1, 2}, {2001, 1, 1}, {4096, 1, 1}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        assert_int_equal(panel_width(expected[i][0], 200), expected[i][1]);
+        assert_int_equal(group_width(expected[i][0], 200), expected[i][2]);
+    }
+    for (int64_t d = 1; d <= CONFIG_DIMENSION_MAX; d++) {
+        const int64_t panel = panel_width(d, 200), group = group_width(d, 200);
+        assert_true(panel >= 1 && panel <= 64 && (panel == 1 || panel * d <= 400));
+        assert_true(group >= panel && group % panel == 0);
+        assert_true(group * d <= 2 * 2400 || group == 1); /* A's columns */
+    }
+}
+
+static void sizes_beyond_counting_are_refused(void **state)
+{
+    (void)state;
+    struct config config = make_config("dimension: [1, 2, 3], step_size: {linear: [1, 2], count: 1000000}, "
+                                       "init_scale: {linear: [1, 2], count: 1000000}, teacher_norm: [1, 2], "
+                                       "batch_size: [1, 2, 3, 4], replicates: 1000");
+    struct grid grid = {.run_count = -7};
+    struct error err = {0};
+    assert_int_equal(grid_expand(&config, &grid, &err), ERROR_ARGUMENT);
+    assert_int_equal(grid.run_count, -7);
+    assert_string_equal(
+        err.message, "grid: more than 2^53 runs; its axes have dimension 3, batch_size 4, input 1, "
+                     "teacher_norm 2, link 1, step_size 1000000, init_scale 1000000, replicates 1000 values");
+    config_done(&config);
+
+    /* Beyond 64 bits as well. */
+    config =
+        make_config("dimension: 1, step_size: {linear: [1, 2], count: 1000000}, "
+                    "init_scale: {linear: [1, 2], count: 1000000}, "
+                    "teacher_norm: {linear: [1, 2], count: 1000000}, batch_size: 1, replicates: 1000000");
+    assert_int_equal(grid_expand(&config, &grid, &err), ERROR_ARGUMENT);
+    config_done(&config);
+
+    config = make_config("dimension: {linear: [1, 4096], count: 4096}, step_size: 1, init_scale: 1, "
+                         "teacher_norm: 1, batch_size: {linear: [1, 1000], count: 1000}");
+    assert_int_equal(grid_expand(&config, &grid, &err), ERROR_ARGUMENT);
+    assert_non_null(strstr(err.message, "more than 1000000 pairs of dimension and batch_size"));
+    config_done(&config);
+}
+
+/* Nothing is stored a run: 9 * 10^15 of them, just below 2^53, and both ends are right. */
+static void huge_grids_cost_nothing(void **state)
+{
+    (void)state;
+    struct config config = make_config("dimension: [10, 1], step_size: {linear: [1, 2], count: 1000000}, "
+                                       "init_scale: {linear: [1, 2], count: 1000000}, teacher_norm: 1, "
+                                       "batch_size: [16, 200, 50], replicates: 1500");
+    struct grid grid = make_grid(&config);
+    assert_int_equal(grid.run_count, INT64_C(9000000000000000));
+    struct setting setting;
+    grid_setting(&grid, grid.run_count - 1, &setting);
+    assert_int_equal(setting.dimension, 1);
+    assert_int_equal(setting.batch_size, 50);
+    assert_int_equal(setting.replicate, 1499);
+    assert_true(setting.step_size == 2.0 && setting.init_scale == 2.0);
+    struct group group;
+    grid_group(&grid, grid.group_count - 1, &group);
+    assert_int_equal(group.first_run + group.run_count, grid.run_count);
+    for (int64_t run = 0; run < grid.run_count; run += grid.run_count / 1009) {
+        const int64_t index = grid_group_of(&grid, run);
+        grid_group(&grid, index, &group);
+        assert_true(group.first_run <= run && run < group.first_run + group.run_count);
+    }
+    for (int64_t rank = 0; rank < grid.group_count; rank += grid.group_count / 1009)
+        assert_true(grid_group_by_cost(&grid, rank) < grid.group_count);
+    grid_done(&grid);
+    grid_done(&grid);
+    grid_done(NULL);
+    config_done(&config);
+}
+
+/* More work costs more, and the whole is the sum of its parts. */
+static void costs_grow_with_work(void **state)
+{
+    (void)state;
+    for (int64_t d = 1; d < CONFIG_DIMENSION_MAX; d++) {
+        assert_true(cost_step(d, 200) > 0.0 && cost_record(d) > 0.0);
+        assert_true(cost_record(d + 1) > cost_record(d));
+        assert_true(cost_step(2 * d, 200) > cost_step(d, 200));
+        assert_true(cost_step(d, 201) > cost_step(d, 200));
+    }
+    /* DESIGN's prototype took 2.3 us at d = 10, B = 200 and 97 us at d = 100: the right order of magnitude.
+     */
+    assert_true(cost_step(10, 200) > 1e-6 && cost_step(10, 200) < 5e-6);
+    assert_true(cost_step(100, 200) > 5e-5 && cost_step(100, 200) < 2e-4);
+
+    struct config config = make_config("dimension: 10, step_size: [1, 2], init_scale: 1, teacher_norm: 1, "
+                                       "batch_size: 16");
+    struct grid grid = make_grid(&config);
+    const double run = 1000.0 * cost_step(10, 16) + 64.0 * cost_record(10);
+    assert_true(grid_total_cost(&grid) == 2.0 * run);
+    grid_done(&grid);
+    config_done(&config);
+
+    /* 2 students and 2 teachers, X and the next X, Z, 2 x 64 records of 8 fields, 12 matrices. */
+    assert_int_equal(group_memory(10, 16, 2, 64),
+                     8 * (2 * 100 + 2 * 100 + 2 * 160 + 40 * 160 + 2 * 64 * 8 + 12 * 100) + (64 << 20));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(arithmetic_equals_loops),
+        cmocka_unit_test(families_of_every_size_are_cut_evenly),
+        cmocka_unit_test(widths),
+        cmocka_unit_test(sizes_beyond_counting_are_refused),
+        cmocka_unit_test(huge_grids_cost_nothing),
+        cmocka_unit_test(costs_grow_with_work),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

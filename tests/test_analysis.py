@@ -1,0 +1,680 @@
+"""The analysis against files whose every value is known (see conftest.write_sweep)."""
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import pickle
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import AXES, FIELDS, OUTCOMES, converges_at_small_steps, write_sweep
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, maps, open_sweep, select, style
+from sgdmap_analysis import sweep as sweep_module
+from sgdmap_analysis.statistics import convergence, most_frequent, outcome_counts, wilson_interval
+from sgdmap_analysis.sweep import decode_flags
+
+COMMAND = Path(__file__).resolve().parent.parent / "analysis" / "sgdmap-analysis"
+
+GRIDS = {
+    "default": {},
+    "all axes": {
+        "dimension": [10, 20], "batch_size": [100, 200], "input": ["gaussian", "laplace"], "replicate": range(2),
+        "teacher_norm": [0.5, 2.0], "link": ["identity", "none"], "step_size": [1e-3, 1e-1], "init_scale": [0.0, 1.0],
+    },
+    "descending": {"dimension": [50, 10, 20], "step_size": [1.0, 0.1, 0.01]},
+    "one run": {"replicate": [0], "step_size": [0.1], "init_scale": [1.0]},
+}
+
+
+def run(*arguments: object) -> int:
+    """The command's exit status, in this process."""
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as error:  # argparse
+        return int(error.code or 0)
+
+
+# -- open_sweep --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_every_run_stands_where_its_setting_says(sweep_file, grid, shuffled):
+    count = open_sweep(sweep_file(grid), flat=True).sizes["run"]
+    path = sweep_file(grid, order=np.random.default_rng(0).permutation(count) if shuffled else None)
+    sweep = open_sweep(path)
+    flat = open_sweep(path, flat=True)
+
+    assert sweep.status.dims == AXES
+    assert sweep.loss.dims == (*AXES, "step")
+    for name in AXES:
+        assert sweep[name].dims == (name,)
+        assert sorted(set(flat[name].values)) == sorted(sweep[name].values)
+        if name not in ("input", "link"):
+            assert (np.diff(sweep[name].values) > 0).all()
+    error, loss = sweep.final_error.load(), sweep.loss.load()
+    for index in range(count):
+        row = flat.isel(run=index)
+        place = {name: row[name].item() for name in AXES}
+        assert sweep.run.sel(place).item() == index
+        assert error.sel(place).item() == row.final_error.item()
+        assert loss.sel(place).values[:2].tolist() == [index, index + 0.001]  # the file's rows are r + s/1000
+
+
+def test_coordinates_are_decoded_and_attributes_kept(sweep_file):
+    sweep = open_sweep(sweep_file({"input": ["gaussian", "student_t"], "link": ["none", "identity"]}))
+    assert sweep.input.values.tolist() == ["gaussian", "student_t"]
+    assert sorted(sweep.link.values.tolist()) == ["identity", "none"]
+    assert sweep.step.values.tolist() == [0, 1, 10, 100, 1000]
+    assert sweep.wall_time.attrs["units"] == "s"
+    assert sweep.loss.attrs == {"long_name": "loss along the trajectory", "units": "1"}
+    assert sweep.step_size.attrs["long_name"] == "step size"
+    assert sweep.attrs["title"] == "synthetic sweep"
+    assert "DIMENSION_LIST" not in sweep.loss.attrs and "REFERENCE_LIST" not in sweep.step.attrs
+
+
+def test_status_is_int8_with_flags_and_decodes(sweep_file):
+    sweep = open_sweep(sweep_file())
+    assert sweep.status.dtype == np.int8
+    assert sweep.status.attrs["flag_meanings"].split() == list(OUTCOMES)
+    text = decode_flags(sweep.status)
+    assert text.sel(step_size=1e-3).values.ravel().tolist() == ["converged"] * 4
+    assert text.sel(step_size=1e-1).values.ravel().tolist() == ["diverged"] * 4
+    assert "flag_values" not in text.attrs and text.attrs["long_name"] == "outcome of the run"
+
+
+def test_checksums_keep_all_their_bits(sweep_file):
+    sweep = open_sweep(sweep_file())
+    assert sweep.checksum.dtype == np.uint64
+    assert sweep.checksum.values.ravel()[1] == 2**63 + 1
+
+
+def partial(setting):
+    """A model with every status, by step size and replicate."""
+    statuses = {1e-3: "pending", 1e-2: "converged", 1e-1: "failed"}
+    status = "running" if setting["replicate"] == 1 and setting["step_size"] == 1e-3 else statuses[setting["step_size"]]
+    return status, 500, 1e-4
+
+
+def test_runs_without_an_outcome_are_masked(sweep_file):
+    path = sweep_file(model=partial)
+    with h5py.File(path, "r+") as file:  # as if the job had been killed between a run's rows and its status
+        file["loss"][...] = 7.0
+        file["final_error"][...] = 7.0
+        file["steps_done"][...] = 7
+    sweep = open_sweep(path)
+    for step_size, known in ((1e-3, False), (1e-2, True), (1e-1, False)):
+        for name in ("loss", "final_error", "steps_done"):
+            values = sweep[name].sel(step_size=step_size).values
+            assert (values == 7).all() if known else np.isnan(values).all(), (name, step_size)
+    stored = open_sweep(path, masked=False)
+    assert (stored.loss.values == 7).all() and (stored.final_error.values == 7).all()
+    assert stored.steps_done.dtype == np.int64
+    assert stored.converged_step.sel(step_size=1e-3).values.tolist() == np.full_like(
+        stored.converged_step.sel(step_size=1e-3).values, -1).tolist()
+
+
+def test_steps_that_did_not_happen_are_nan(sweep_file):
+    sweep = open_sweep(sweep_file())
+    assert np.isnan(sweep.converged_step.sel(step_size=1e-1).values).all()
+    assert (sweep.converged_step.sel(step_size=1e-2).values == 500).all()
+    assert (sweep.steps_done.sel(step_size=1e-1).values == 7).all()
+
+
+def test_trajectories_are_read_only_when_asked_for(sweep_file, monkeypatch):
+    path = sweep_file(GRIDS["all axes"])
+    read = []
+    original = sweep_module._read_rows
+
+    def counting(dataset, rows, steps):
+        read.append((dataset.name, len(rows), len(steps)))
+        return original(dataset, rows, steps)
+
+    monkeypatch.setattr(sweep_module, "_read_rows", counting)
+    sweep = open_sweep(path)
+    part = sweep.isel(dimension=1, replicate=0).sel(step_size=1e-3, link="none")
+    repr(part), part.loss.shape, sweep.nbytes
+    assert read == []
+    last = part.loss.isel(step=-1).values
+    assert read == [("/loss", 16, 1)]
+    assert last.shape == (2, 2, 2, 2)
+    assert set(FIELDS) <= set(sweep.data_vars)
+
+
+def test_lazy_indexing_is_that_of_numpy(sweep_file):
+    path = sweep_file(GRIDS["all axes"], order=np.random.default_rng(1).permutation(256))
+    lazy = open_sweep(path).batch_loss
+    full = lazy.values
+    everything = slice(None)
+    keys = [
+        (0,) * 9,
+        (1, everything, [1, 0], -1, slice(None, None, -1), everything, 0, [0], slice(1, 5, 2)),
+        (everything,) * 8 + ([4, 0, 2],),
+        (everything,) * 8 + (slice(0, 0),),
+    ]
+    for key in keys:
+        expected = xr.DataArray(full, dims=lazy.dims)[key].values
+        np.testing.assert_array_equal(lazy[key].values, expected)
+    pointwise = {"dimension": xr.DataArray([0, 1], dims="point"), "step": xr.DataArray([3, 1], dims="point")}
+    expected = xr.DataArray(full, dims=lazy.dims).isel(pointwise).values
+    np.testing.assert_array_equal(lazy.isel(pointwise).values, expected)
+
+
+def test_rows_far_apart_are_read_in_parts(sweep_file, monkeypatch):
+    monkeypatch.setattr(sweep_module, "_GAP_BYTES", 1)
+    monkeypatch.setattr(sweep_module, "_BLOCK_BYTES", 100)
+    path = sweep_file(GRIDS["all axes"])
+    with h5py.File(path) as file:
+        rows = np.array([200, 3, 4, 5, 6, 250, 4])
+        np.testing.assert_array_equal(sweep_module._read_rows(file["loss"], rows, np.array([3, 1])),
+                                      file["loss"][...][np.ix_(rows, [3, 1])])
+    parts = [rows[part].tolist() for part in sweep_module._neighbours(rows, gap=1, span=3)]
+    assert parts == [[3, 4, 4, 5], [6], [200], [250]]
+
+
+def test_the_dataset_can_be_pickled_and_written(sweep_file, tmp_path):
+    sweep = open_sweep(sweep_file())
+    again = pickle.loads(pickle.dumps(sweep))
+    xr.testing.assert_identical(again.loss.load(), sweep.loss.load())
+    sweep.to_netcdf(tmp_path / "box.nc")
+    with xr.open_dataset(tmp_path / "box.nc") as box:
+        np.testing.assert_array_equal(box.loss.values, sweep.loss.values)
+
+
+@pytest.mark.parametrize("first", ["import sgdmap_analysis", "import h5py; h5py.File({other!r}).close()"])
+def test_a_file_that_a_job_writes_can_be_read(sweep_file, first):
+    # Another process, since one process shares what it has open; and one without this one's environment.
+    path = sweep_file(model=partial)
+    environment = {key: value for key, value in os.environ.items() if key != "HDF5_USE_FILE_LOCKING"}
+    environment["PYTHONPATH"] = str(COMMAND.parent)
+    script = f"""if 1:
+        {first.format(other=str(sweep_file(name="other.nc")))}
+        import sys
+        from sgdmap_analysis import open_sweep
+        sweep = open_sweep({str(path)!r})
+        print(sweep.loss.sel(step_size=1e-2).min().item(), flush=True)
+        sys.stdin.readline()
+        print(sweep.loss.sel(step_size=1e-2).min().item())
+        """
+    with h5py.File(path, "r+") as writer, open(path, "rb") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)  # as HDF5 does in a writer; here the environment turned it off
+        reader = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                  env=environment)
+        assert reader.stdout.readline() == "2.0\n"
+        writer["loss"][...] = 3.0
+        writer.flush()
+        assert reader.communicate("go\n", timeout=30)[0] == "3.0\n"  # rows come fresh from the disk
+    assert reader.returncode == 0
+
+
+def test_a_format_of_the_future_is_told(sweep_file):
+    path = sweep_file()
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = np.int32(2)
+    with pytest.raises(SweepError, match="its format is version 2"):
+        open_sweep(path)
+
+
+def test_a_file_that_was_replaced_is_told(sweep_file, tmp_path):
+    path = sweep_file()
+    sweep = open_sweep(path)
+    os.replace(sweep_file(name="other.nc"), path)
+    with pytest.raises(SweepError, match="replaced"):
+        sweep.loss.values
+
+
+def test_runs_that_are_no_full_grid(sweep_file):
+    grid = [dict(zip(AXES, values)) for values in itertools.product(
+        [10], [200], ["gaussian"], [0, 1], [1.0], ["identity"], [0.1, 0.2, 0.4], [0.0, 1.0])]
+    for settings in (grid[:-1], grid[:-1] + grid[:1], grid + grid[:1]):
+        path = sweep_file(settings=settings)
+        with pytest.raises(SweepError, match="not a full grid"):
+            open_sweep(path)
+        flat = open_sweep(path, flat=True)
+        assert flat.loss.shape == (len(settings), 5) and flat.link.values[0] == "identity"
+
+
+def test_only_some_fields(sweep_file):
+    sweep = open_sweep(sweep_file(fields=["loss", "error"]))
+    assert {"loss", "error"} == set(FIELDS) & set(sweep.data_vars)
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    text = folder / "text.nc"
+    text.write_text("not a result\n")
+    foreign = folder / "foreign.nc"
+    with h5py.File(foreign, "w") as file:
+        file["temperature"] = [1.0]
+    whole = write_sweep(folder / "whole.nc").read_bytes()
+    cut = folder / "cut.nc"
+    cut.write_bytes(whole[: len(whole) // 2])
+    empty = folder / "empty.nc"
+    empty.write_bytes(b"")
+    return {"missing": folder / "missing.nc", "folder": folder, "text": text, "foreign": foreign, "cut": cut,
+            "empty": empty}
+
+
+def test_wrong_files_give_one_clear_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "missing": "No such file or directory", "folder": "not a regular file", "text": "not HDF5",
+        "foreign": "has no dataset 'dimension'", "cut": "cannot be read: ", "empty": "not HDF5",
+    }
+    for kind, path in broken_files(tmp_path).items():
+        assert run("map", path) == 74, kind
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        line = rf"sgdmap-analysis: {re.escape(str(path))}: [^\n]*{expected[kind]}[^\n]*\n"
+        assert re.fullmatch(line, captured.err), (kind, captured.err)
+
+
+def test_select(sweep_file):
+    sweep = open_sweep(sweep_file({"step_size": np.geomspace(1e-4, 1, 5), "link": ["identity", "none"],
+                                   "init_scale": [0.1, 0.1 + 0.2]}))
+    assert select(sweep, {"step_size": [0.01]}).step_size.size == 1
+    assert select(sweep, {"init_scale": [0.3]}).init_scale.size == 1  # is 0.30000000000000004 in the file
+    assert select(sweep, {"init_scale": slice(0.2, 0.3)}).init_scale.size == 1
+    assert select(sweep, {"step_size": slice(0.001, 0.1)}).step_size.size == 3
+    assert select(sweep, {"step_size": slice(None, 0.01)}).step_size.size == 3
+    assert select(sweep, {"link": ["none"]}).link.values.tolist() == ["none"]
+    for where, message in (({"step_size": [0.02]}, "no value 0.02; it has 0.0001"), ({"colour": [1]}, "not an axis"),
+                           ({"link": slice(0, 1)}, "names"), ({"step_size": slice(2, 3)}, "no value of step_size")):
+        with pytest.raises(ArgumentError, match=message):
+            select(sweep, where)
+
+
+# -- Statistics --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k, n, low, high", [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605),
+                                             (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)])
+def test_wilson_against_published_values(k, n, low, high):
+    # R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, Table I, method 3 (score, no continuity correction).
+    assert wilson_interval(k, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_wilson_solves_the_score_equation():
+    # Its definition: the bounds are the p at which |k/n - p| is z standard errors of p.
+    for k, n in ((0, 4), (1, 4), (2, 4), (4, 4), (7, 30)):
+        for p in wilson_interval(k, n, 0.9):
+            assert (k / n - p) ** 2 == pytest.approx(1.6448536269514722**2 * p * (1 - p) / n, abs=1e-12)
+
+
+def test_wilson_at_the_ends_and_without_trials():
+    low, high = wilson_interval([0, 4, 0], [4, 4, 0])
+    assert low.tolist()[::2] == [0, 0] and high.tolist()[1:] == [1, 1]
+    for k, n, confidence in ((1, 0, 0.95), (-1, 2, 0.95), (1, 2, 1.0)):
+        with pytest.raises(ValueError):
+            wilson_interval(k, n, confidence)
+
+
+@pytest.mark.parametrize("n", [4, 10, 40])
+def test_wilson_mean_coverage(n):
+    # Over p uniform in [0, 1], the mean coverage of the 95 % score interval is 0.956, 0.954 and 0.952 for these n (by
+    # summing the binomial); 200 000 draws have a standard error of 0.0005. The textbook interval has 0.58 at n = 4.
+    random = np.random.default_rng(5)
+    p = random.uniform(0, 1, 200_000)
+    low, high = wilson_interval(random.binomial(n, p), n)
+    assert np.mean((low <= p) & (p <= high)) == pytest.approx({4: 0.9556, 10: 0.9541, 40: 0.9520}[n], abs=0.002)
+
+
+def by_replicate(*statuses):
+    return lambda setting: (statuses[setting["replicate"]], 100, 1e-4)
+
+
+@pytest.mark.parametrize("statuses, n, k, outcome, share", [
+    (("converged", "converged", "diverged", "stalled"), 4, 2, "converged", 0.5),
+    (("converged", "pending", "failed", "running"), 1, 1, "converged", 1.0),
+    (("converged", "converged", "diverged", "diverged"), 4, 2, "diverged", 0.5),  # a tie is no convergence
+    (("unfinished", "unfinished", "stalled", "failed"), 3, 0, "unfinished", 2 / 3),
+    (("pending", "failed", "failed", "failed"), 0, 0, "pending", np.nan),
+    (("failed",) * 4, 0, 0, "failed", np.nan),
+])
+def test_only_runs_with_an_outcome_count(sweep_file, statuses, n, k, outcome, share):
+    sweep = open_sweep(sweep_file({"replicate": range(4)}, by_replicate(*statuses)))
+    counts = outcome_counts(sweep.status)
+    result = convergence(counts)
+    assert (result.n == n).all() and (result.k == k).all()
+    expected = k / n if n else np.nan
+    np.testing.assert_array_equal(result.probability.values, np.full(result.n.shape, expected))
+    assert float(result.low.max()) == wilson_interval(k, n)[0]
+    most = most_frequent(counts)
+    assert (most.most_frequent == outcome).all()
+    np.testing.assert_allclose(most.share.values, share)
+    assert int(counts.sum("outcome").max()) == 4
+
+
+def test_medians_over_replicates(sweep_file):
+    def model(setting):
+        return [("converged", 100, 1e-4), ("converged", 300, 2e-4), ("diverged", 8, 1e-5), ("pending", 0, 0.0),
+                ("unfinished", 1000, 0.5)][setting["replicate"]]
+
+    cells = maps.cell_statistics(open_sweep(sweep_file({"replicate": range(5)}, model)), "step_size", "init_scale")
+    assert (cells.converged_step == 200).all() and (cells.diverged_step == 8).all()
+    np.testing.assert_allclose(cells.final_error.values, (2e-4 + 0.5) / 2)  # of 1e-4, 2e-4, 0.5, infinity
+
+
+# -- Axes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values, scale", [
+    (np.geomspace(1e-4, 1, 25), "log"), (np.linspace(0, 2, 9), "linear"), ([10, 20, 50], "log"), ([1, 2, 3], "linear"),
+    ([5], "linear"), ([0.5, 2.0], "linear"), ([0, 1e-3, 1e-2, 1e-1, 1], "ordinal"), ([0, 0.5, 1, 2], "linear"),
+    (["identity", "none"], "categorical"), (np.linspace(0.1, 1, 10), "linear"),
+])
+def test_scale_is_detected(values, scale):
+    assert maps.axis_scale(np.array(values)) == scale
+
+
+def test_edges():
+    np.testing.assert_allclose(maps.cell_edges(np.array([0.0, 1.0, 2.0]), "linear"), [-0.5, 0.5, 1.5, 2.5])
+    np.testing.assert_allclose(maps.cell_edges(np.array([0.0, 1.0, 3.0]), "linear"), [-0.5, 0.5, 2.0, 4.0])
+    np.testing.assert_allclose(maps.cell_edges(np.array([1e-2, 1e-1, 1.0]), "log"), 10.0 ** np.arange(-2.5, 1))
+    np.testing.assert_allclose(maps.cell_edges(np.array([1.0, 10.0, 1000.0]), "log"),
+                               10.0 ** np.array([-0.5, 0.5, 2, 4]))
+    for scale, value in (("linear", 0.0), ("linear", 5.0), ("log", 0.01)):
+        low, high = maps.cell_edges(np.array([value]), scale)
+        assert low < value < high
+
+
+def test_default_axes(sweep_file):
+    def chosen(grid, x=None, y=None):
+        return maps.choose_axes(open_sweep(sweep_file(grid)), x, y)
+
+    assert chosen({"dimension": range(1, 9)}) == ("step_size", "init_scale")
+    assert chosen({"dimension": range(1, 9), "init_scale": [1.0]}) == ("step_size", "dimension")
+    assert chosen({"teacher_norm": [1, 2, 3], "step_size": [0.1], "init_scale": [1.0]})[0] == "teacher_norm"
+    assert chosen({}, y="step_size") == ("init_scale", "step_size")
+    with pytest.raises(ArgumentError, match="both"):
+        chosen({}, "step_size", "step_size")
+
+
+def test_half_contour_lies_between_the_cells():
+    x, y = maps.Axis.of("step_size", np.geomspace(1e-4, 1, 5)), maps.Axis.of("init_scale", np.linspace(0, 2, 3))
+    probability = np.tile([1.0, 1.0, 0.0, 0.0, 0.0], (3, 1))
+    [(line_x, line_y)] = maps.half_contour(x, y, probability)
+    np.testing.assert_allclose(line_x, 10**-2.5)  # geometrically between 1e-3 and 1e-2
+    assert sorted(line_y)[0] == -0.5 and sorted(line_y)[-1] == 2.5  # from frame to frame
+    assert maps.half_contour(x, y, np.ones((3, 5))) == []
+    assert maps.half_contour(x, y, np.full((3, 5), np.nan)) == []
+    assert maps.half_contour(x, maps.Axis.of("link", np.array(["a", "b", "c"])), probability) == []
+
+
+# -- Maps --------------------------------------------------------------------------------------------------------------
+
+
+def drawn(path, *arguments) -> np.ndarray:
+    """The picture's pixels [height, width, 3]."""
+    out = path.with_suffix(".png")
+    assert run("map", path, "-o", out, *arguments) == 0
+    return imread(str(out))[..., :3]
+
+
+def share_of(picture: np.ndarray, colour: str) -> float:
+    return float((np.abs(picture - to_rgb(colour)).max(axis=-1) < 2 / 255).mean())
+
+
+@pytest.mark.parametrize("quantity", [*maps.QUANTITIES, "probability,outcome", ",".join(maps.QUANTITIES)])
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_each_quantity_and_format(realistic_file, tmp_path, capsys, quantity, ending):
+    if ending != "png" and "," in quantity:
+        pytest.skip("layouts do not depend on the format")
+    out = tmp_path / f"map.{ending}"
+    arguments = ["--where", "teacher_norm=0.5", "--where", "step_size=1e-3:0.1"]
+    assert run("map", realistic_file, "-o", out, "--quantity", quantity, "--dpi", 100, *arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}\n" and captured.err == ""
+    assert list(tmp_path.iterdir()) == [out]
+    data = out.read_bytes()
+    assert data.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending]) and len(data) > 5000
+    if ending == "png":
+        assert imread(str(out)).shape[1] == 550  # 5.5 in
+
+
+def test_the_same_file_gives_the_same_bytes(realistic_file, tmp_path):
+    for ending in ("png", "pdf", "svg"):
+        for name in ("a", "b"):
+            assert run("map", realistic_file, "-o", tmp_path / f"{name}.{ending}", "--where", "dimension=10", "--where",
+                       "teacher_norm=2", "--where", "init_scale=0:0.5") == 0
+        data = (tmp_path / f"a.{ending}").read_bytes()
+        assert data == (tmp_path / f"b.{ending}").read_bytes(), ending
+        assert b"CreationDate" not in data and b"dc:date" not in data  # both were drawn in one second
+
+
+def test_cells_have_the_place_and_colour_of_their_outcome(sweep_file):
+    # Converged below a step size of 0.05: two of three decades, in every row.
+    cells = maps.cell_statistics(open_sweep(sweep_file({"init_scale": [0.0, 1.0, 2.0]})), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", ["outcome"])
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+    ax = next(ax for ax in figure.axes if ax.get_label().startswith("panel"))
+    for step_size, colour in ((1e-3, "converged"), (1e-2, "converged"), (0.03, "converged"), (0.04, "diverged"),
+                              (0.1, "diverged")):
+        for init_scale in (-0.4, 0.0, 2.4):
+            across, up = ax.transData.transform((step_size, init_scale))
+            pixel = pixels[int(pixels.shape[0] - up), int(across)]
+            np.testing.assert_allclose(pixel, to_rgb(style.OUTCOME_COLOURS[colour]), atol=1.5 / 255, err_msg=str(
+                (step_size, init_scale)))
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    np.testing.assert_allclose(ax.get_xlim(), [10**-3.5, 10**-0.5])
+
+
+def test_runs_without_an_outcome_never_look_unconverged(sweep_file):
+    path = sweep_file({"step_size": [1e-3, 1e-2, 1e-1], "init_scale": [0.0, 1.0, 2.0]}, partial)
+    picture = drawn(path, "--quantity", "probability", "--title", "")
+    blue, grey = style.OUTCOME_COLOURS["converged"], style.OUTCOME_COLOURS["failed"]
+    assert share_of(picture, blue) > 0.1 and share_of(picture, grey) > 0.1
+    assert share_of(picture, style.NO_DATA) > 0.05  # the ground shows between the hatches
+    cells = maps.cell_statistics(open_sweep(path), "step_size", "init_scale")
+    for quantity in maps.QUANTITIES:
+        words = {text.get_text() for text in maps.draw_map(cells, "step_size", "init_scale", [quantity]).texts}
+        assert {"not run yet", "failed"} <= words
+    diverging = sweep_file(model=by_replicate("diverged", "diverged"))
+    unconverged = drawn(diverging, "--quantity", "probability", "--title", "")
+    zero = "#f6f8fb"
+    assert share_of(unconverged, zero) > 0.2 and share_of(picture, zero) < 0.01
+
+
+@pytest.mark.parametrize("grid, arguments", [
+    ({"link": ["identity", "none"], "input": ["gaussian", "sphere", "laplace"]}, ["--x", "input", "--y", "link"]),
+    ({"init_scale": [1.0]}, []),
+    ({"init_scale": [1.0], "step_size": [0.1]}, []),
+    ({"init_scale": [0, 1e-3, 1e-2, 1e-1, 1]}, []),
+    ({"replicate": range(4)}, ["--x", "step-size", "--y", "replicate"]),
+    ({"dimension": range(1, 12)}, []),
+    ({"dimension": [1, 2, 3], "teacher_norm": [1, 2], "link": ["identity", "none"]}, ["--width", "3.25"]),
+], ids=["categorical", "one row", "one cell", "ordinal", "replicates", "wrapped", "three facets"])
+def test_grids_of_every_kind(sweep_file, grid, arguments):
+    picture = drawn(sweep_file(grid), "--dpi", 100, *arguments)
+    assert picture.shape[1] == (325 if "--width" in arguments else 550)
+    assert share_of(picture, "#ffffff") < 0.95
+
+
+@pytest.mark.parametrize("arguments", [[], ["--width", "3.25"], ["--where", "dimension=10"], ["--quantity", "outcome"],
+                                       ["--quantity", "steps,final_error"], ["--title", "a title " * 20]])
+def test_nothing_overlaps_or_leaves_the_page(realistic_file, arguments):
+    parser = cli._parser()
+    options = parser.parse_args(["map", str(realistic_file), *arguments])
+    cells = maps.cell_statistics(select(open_sweep(realistic_file), dict(options.where)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", options.quantity, title=options.title or "",
+                           width=options.width)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox
+    boxes = [ax.get_tightbbox(renderer) for ax in figure.axes] + [t.get_window_extent(renderer) for t in figure.texts]
+    for box in boxes:
+        assert box.x0 >= page.x0 and box.y0 >= page.y0 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1, box
+    for one, other in itertools.combinations(boxes, 2):
+        width, height = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
+        # 1.5 pixels (of 100 an inch): boxes of text include room below the line.
+        assert width <= 1.5 or height <= 1.5, (one, other)
+
+
+def test_too_many_panels(sweep_file, capsys):
+    path = sweep_file({"dimension": range(1, 70)})
+    assert run("map", path, "-o", path.with_suffix(".png")) == 2
+    assert "69 panels (69 dimension) are too many" in capsys.readouterr().err
+
+
+def test_large_meshes_are_images_in_vector_files(sweep_file, tmp_path, monkeypatch):
+    path = sweep_file({"step_size": np.geomspace(1e-4, 1, 30), "init_scale": np.linspace(0, 2, 20), "replicate": [0]})
+    sizes = []
+    for cells in (10_000_000, 100):
+        monkeypatch.setattr(maps, "_RASTER_CELLS", cells)
+        assert run("map", path, "--quantity", "outcome", "-o", tmp_path / "map.svg") == 0
+        text = (tmp_path / "map.svg").read_text()
+        sizes.append((len(text), "<image" in text))
+    assert not sizes[0][1] and sizes[1][1] and sizes[1][0] < sizes[0][0]
+
+
+# -- Colours -----------------------------------------------------------------------------------------------------------
+
+# G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, IEEE Trans. Vis. Comput. Graph. 15 (2009) 1291: severity 1,
+# on linear RGB.
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def cielab(rgb: np.ndarray, matrix=np.eye(3)) -> np.ndarray:
+    """CIE L*a*b* (D65) [n, 3] of sRGB [n, 3] as seen through a deficiency."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(matrix)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.clip(linear, 0, 1) @ np.transpose(to_xyz) / [0.95047, 1, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=-1)
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+@pytest.mark.parametrize("share, distance", [(1.0, 20), (0.5, 15)])
+def test_outcomes_are_told_apart(deficiency, share, distance):
+    # A difference of 2.3 is just noticeable; 10 is clear at a glance.
+    colours = np.array([to_rgb(colour) for colour in style.OUTCOME_COLOURS.values()])
+    seen = cielab(style.tinted(colours, style.share_strength(np.full(len(colours), share))), DEFICIENCIES[deficiency])
+    for one, other in itertools.combinations(range(4), 2):
+        assert np.linalg.norm(seen[one] - seen[other]) > distance, (one, other)
+
+
+def test_outcomes_differ_in_grey():
+    lightness = cielab(np.array([to_rgb(colour) for colour in style.OUTCOME_COLOURS.values()]))[:4, 0]
+    assert np.diff(np.sort(lightness)).min() > 10
+
+
+@pytest.mark.parametrize("cmap", [style.PROBABILITY, style.CONVERGENCE_STEPS, style.DIVERGENCE_STEPS])
+def test_ramps_are_uniform_and_monotone(cmap):
+    lab = cielab(np.asarray(cmap.colors))
+    steps = np.linalg.norm(np.diff(lab, axis=0), axis=1)
+    assert steps.max() / steps.min() < 2.5  # matplotlib's jet has 40
+    assert (np.diff(lab[:, 0]) > 0).all() or (np.diff(lab[:, 0]) < 0).all()
+
+
+# -- The command -------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_the_numbers(sweep_file, capsys, monkeypatch, tmp_path):
+    path = sweep_file({"dimension": [10, 20], "step_size": [1e-3, 1e-2, 1e-1]}, partial)
+    monkeypatch.chdir(tmp_path)
+    assert run("map", path, "--json", "--confidence", "0.9", "--quantity", "probability,steps") == 0
+    captured = capsys.readouterr()
+    numbers = json.loads(captured.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert captured.err == "" and numbers["picture"] is None and list(tmp_path.glob("*.png")) == []
+    assert numbers["x"] == {"name": "step_size", "scale": "log", "values": [1e-3, 1e-2, 1e-1]}
+    assert numbers["y"]["values"] == [0, 1] and numbers["replicates"] == [0, 1]
+    assert [panel["where"]["dimension"] for panel in numbers["panels"]] == [10, 20]
+    panel = numbers["panels"][0]
+    low, high = wilson_interval(2, 2, 0.9)
+    assert panel["n"] == [[0, 2, 0]] * 2 and panel["k"] == [[0, 2, 0]] * 2
+    assert panel["probability"] == [[None, 1, None]] * 2
+    assert panel["low"] == [[0, low, 0]] * 2 and panel["high"] == [[1, high, 1]] * 2
+    assert panel["most_frequent"] == [["pending", "converged", "failed"]] * 2
+    assert panel["counts"]["running"] == [[1, 0, 0]] * 2
+    assert panel["converged_step"] == [[None, 500, None]] * 2 and "final_error" not in panel
+
+    assert run("map", path, "--json", "-o", "out.png") == 0
+    assert json.loads(capsys.readouterr().out)["picture"] == "out.png" and Path("out.png").exists()
+
+
+def test_where_keeps_some_values(sweep_file, capsys):
+    path = sweep_file({"dimension": [10, 20, 50], "link": ["identity", "none"]})
+    assert run("map", path, "--json", "--where", "dimension=10,50", "--where", "link=none", "--where",
+               "step-size=:0.01", "--where", "replicate=1") == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert [panel["where"]["dimension"] for panel in numbers["panels"]] == [10, 50]
+    assert numbers["x"]["values"] == [1e-3, 1e-2] and numbers["replicates"] == [1]
+    assert numbers["panels"][0]["n"] == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--x", "colour"], "'colour' is not an axis"), (["--quantity", "loss"], "not one of probability"),
+    (["--where", "dimension"], "is not AXIS=VALUE"), (["--where", "dimension=ten"], "'ten' is not a number"),
+    (["--where", "dimension=11"], "dimension has no value 11"), (["-o", "map.gif"], ".png, .pdf, .svg"),
+    (["--x", "link", "--y", "link"], "both link"), (["--width", "0"], "not a number in"), (["--unknown"], "--unknown"),
+    (["--confidence", "95"], "not a number in"),
+])
+def test_bad_arguments(sweep_file, capsys, arguments, message):
+    assert run("map", sweep_file(), *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+def test_a_picture_that_cannot_be_written(sweep_file, capsys, tmp_path):
+    assert run("map", sweep_file(), "-o", tmp_path / "nowhere" / "map.png") == 74
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_picture_is_written_whole_or_not_at_all(sweep_file, capsys, tmp_path, monkeypatch):
+    path = sweep_file()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli.os, "replace", full)
+    assert run("map", path, "-o", tmp_path / "map.png") == 74
+    assert capsys.readouterr().err == f"sgdmap-analysis: {tmp_path / 'map.png'}: No space left on device\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_command_runs_through_a_symlink(sweep_file, tmp_path):
+    assert COMMAND.stat().st_mode & stat.S_IXUSR
+    link = tmp_path / "bin" / "sgdmap-analysis"
+    link.parent.mkdir()
+    link.symlink_to(COMMAND)
+    path = sweep_file(model=converges_at_small_steps)
+    done = subprocess.run([link, "map", path], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sweep-map.png\n", "")
+    assert (tmp_path / "sweep-map.png").stat().st_size > 5000
+
+
+def test_help_and_version(capsys):
+    for arguments in (["-h"], ["map", "-h"]):
+        assert run(*arguments) == 0
+        assert "usage: sgdmap-analysis" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"sgdmap-analysis {__version__}\n"
+    assert run() == 2
+    meson = (COMMAND.parent.parent / "meson.build").read_text()
+    assert re.search(r"version: '([^']+)'", meson).group(1) == __version__
+
+
+def test_both_xarray_engines_open_the_writer_s_file(sweep_file):
+    # The writer above is a test of nothing if its files are not what the contract says: valid netCDF-4.
+    path = sweep_file()
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as flat:
+            assert flat.loss.dims == ("run", "step") and flat.sizes == {"run": 12, "step": 5}

@@ -1,9 +1,9 @@
 /* store: the result file. HDF5 that is also valid netCDF-4; the only file that includes hdf5.h.
  *
- * Every dataset is created with its full extent, filled and flushed before a run is trained, so that a rank that
- * writes its rows changes no metadata: readers may open the file at any time, and a killed job leaves a file that
- * opens. A run's rows are written before its status and checksum; a run whose checksum does not match its rows counts
- * as not done. */
+ * Every dataset is created with its full extent, filled and flushed before a run is trained, so that a rank
+ * that writes its rows changes no metadata: readers may open the file at any time, and a killed job leaves a
+ * file that opens. A run's rows are written before its status and checksum; a run whose checksum does not
+ * match its rows counts as not done. */
 #ifndef SGDMAP_STORE_H
 #define SGDMAP_STORE_H
 
@@ -20,42 +20,49 @@ struct store; /* opaque: foreign handles */
 
 /* Where the results come from; every string may be "" but not NULL. */
 struct provenance {
-    const char *source;        /* "sgdmap 0.1.0 (git abc1234, dirty)" */
-    const char *history;       /* "2026-01-01T00:00:00Z sgdmap run …" */
-    const char *date_created;  /* ISO 8601, UTC */
+    const char *source;       /* "sgdmap 0.1.0 (git abc1234, dirty)" */
+    const char *history;      /* "2026-01-01T00:00:00Z sgdmap run …" */
+    const char *date_created; /* ISO 8601, UTC */
     const char *blis_version;
-    const char *blis_kernels;  /* the kernel family in use, "skx" */
+    const char *blis_kernels; /* the kernel family in use, "skx" */
     const char *host;
-    const char *slurm_job_id;  /* "" where there is none */
+    const char *slurm_job_id; /* "" where there is none */
     int ranks;
 };
 
-/* The results of neighbouring runs first_run … first_run + run_count - 1. */
+/* The results of neighbouring runs first_run … first_run + run_count - 1, all of one dimension d. Where a
+ * pointer is NULL though the config asks for the values, a failed run has none and NaN is written. */
 struct store_rows {
     int64_t first_run;
     int64_t run_count;
-    const double *fields[RECORD_FIELD_COUNT]; /* [run_count][record_count] each; NULL where not in config.fields */
-    const struct run_result *results;         /* [run_count] */
-    const double *student;                    /* [run_count][d][d], W (not I+W), row i column j; NULL without weights */
-    const double *teacher;                    /* the same for W* */
+    const double
+        *fields[RECORD_FIELD_COUNT];  /* [run_count][record_count] each; ignored where not in config.fields */
+    const struct run_result *results; /* [run_count] */
+    const double *student; /* [run_count][d][d], W (not I+W), row i column j; ignored without weights */
+    const double *teacher; /* the same for W* */
 };
 
-/* Collective. Creates the file at `path` under a temporary name, complete with coordinates, settings and fill values,
- * and renames it into place, so that a killed creation never looks like a result. With `overwrite` it replaces a result file
- * that is there (never a file that is not one of ours). Errors: ERROR_IO. */
-WARN_UNUSED int store_create(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
-                             const struct provenance *provenance, MPI_Comm comm, struct store **ret,
-                             struct error *err);
+/* `config` and `grid` are borrowed by the store and outlive it; so is `comm`. Whoever creates or opens for
+ * writing holds the lock of `path` (lock.h). */
 
-/* Collective. Opens an existing file for writing; its digest was compared before. Appends to `history`. */
+/* Collective. Creates the file at `path` under a temporary name, complete with coordinates, settings and fill
+ * values, and renames it into place, so that a killed creation never looks like a result. With `overwrite` it
+ * replaces a result file that is there (never a file that is not one of ours). Errors: ERROR_IO. */
+WARN_UNUSED int store_create(const char *path, bool overwrite, const struct config *config,
+                             const struct grid *grid, const struct provenance *provenance, MPI_Comm comm,
+                             struct store **ret, struct error *err);
+
+/* Collective. Opens an existing file for writing; its digest was compared before. Appends
+ * `provenance->history` as a line to the attribute. */
 WARN_UNUSED int store_open(const char *path, const struct config *config, const struct grid *grid,
-                           const struct provenance *provenance, MPI_Comm comm, struct store **ret, struct error *err);
+                           const struct provenance *provenance, MPI_Comm comm, struct store **ret,
+                           struct error *err);
 
-/* Local. Opens a file for reading, without MPI, also while a job writes it; reads and checks its config and shape.
- * `config` and `grid` are filled from the file's own text and freed by the caller. Errors: ERROR_IO, "FILE: not an sgdmap
- * result file: …" */
-WARN_UNUSED int store_open_read(const char *path, struct config *config, struct grid *grid, struct store **ret,
-                                struct error *err);
+/* Local. Opens a file for reading, without MPI, also while a job writes it; reads and checks its config and
+ * shape. `config` and `grid` are filled from the file's own text and freed by the caller. Errors: ERROR_IO,
+ * "FILE: not an sgdmap result file: …" */
+WARN_UNUSED int store_open_read(const char *path, struct config *config, struct grid *grid,
+                                struct store **ret, struct error *err);
 
 /* Collective if the store was opened for writing, else local. Accepts NULL. A close can fail. */
 WARN_UNUSED int store_close(struct store *store, struct error *err);
@@ -64,30 +71,38 @@ WARN_UNUSED int store_close(struct store *store, struct error *err);
 WARN_UNUSED int store_write(struct store *store, const struct store_rows *rows, int rank, struct error *err);
 
 /* Local. Marks neighbouring runs as running, where they are not done. */
-WARN_UNUSED int store_mark_running(struct store *store, int64_t first_run, int64_t run_count, struct error *err);
-
-/* Local. Reads the runs' results (wall_time included): ret [run_count]. */
-WARN_UNUSED int store_read_results(struct store *store, int64_t first_run, int64_t run_count, struct run_result *ret,
+WARN_UNUSED int store_mark_running(struct store *store, int64_t first_run, int64_t run_count,
                                    struct error *err);
 
-/* Local. Reads one field's rows: ret [run_count][record_count]. */
-WARN_UNUSED int store_read_field(struct store *store, enum record_field field, int64_t first_run, int64_t run_count,
-                                 double *ret, struct error *err);
+/* Local. Reads the runs' results (wall_time included): ret [run_count]. A status or message that is none of
+ * the flags, in a broken file, reads as pending and as no failure; store_check tells of it. */
+WARN_UNUSED int store_read_results(struct store *store, int64_t first_run, int64_t run_count,
+                                   struct run_result *ret, struct error *err);
 
-/* Local. Says for each run whether it is done: an outcome from converged on, and a checksum that matches rows,
- * settings and results. ret [run_count] as bytes: 1 done, 0 not begun or running, 2 an outcome whose checksum does
- * not match. */
+/* Local. Reads one field's rows: ret [run_count][record_count]. */
+WARN_UNUSED int store_read_field(struct store *store, enum record_field field, int64_t first_run,
+                                 int64_t run_count, double *ret, struct error *err);
+
+/* Local. Reads the weights after the last step done: student, teacher [d][d]. ERROR_ARGUMENT if the file has
+ * none. */
+WARN_UNUSED int store_read_weights(struct store *store, int64_t run, double *student, double *teacher,
+                                   struct error *err);
+
+/* Local. Says for each run whether it is done: an outcome from converged on, and a checksum that matches
+ * rows, settings and results. ret [run_count] as bytes: 1 done, 0 not begun or running, 2 an outcome whose
+ * checksum does not match. */
 enum store_state { STORE_NOT_DONE = 0, STORE_DONE = 1, STORE_MISMATCH = 2 };
-WARN_UNUSED int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8_t *ret, struct error *err);
+WARN_UNUSED int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8_t *ret,
+                            struct error *err);
 
 /* Local. Reads a root attribute of text: NULL if there is none. Free with free(). */
 char *store_attribute(struct store *store, const char *name);
 
-/* Local. What is at `path`? Never changes anything. */
+/* Local. What is at `path`? Never changes anything. ERROR_IO where one cannot look. */
 enum store_presence { STORE_ABSENT, STORE_OURS, STORE_FOREIGN };
 WARN_UNUSED int store_probe(const char *path, enum store_presence *ret, struct error *err);
 
-/* Bytes of the file that this config makes. */
+/* Bytes of the file that this config makes, an upper bound by a few hundred kB; INT64_MAX if beyond. */
 int64_t store_file_size(const struct config *config, const struct grid *grid);
 
 const char *store_hdf5_version(void); /* "1.10.8" */

@@ -1,0 +1,1932 @@
+#include "sgdmap/store.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <hdf5.h>
+#include <hdf5_hl.h>
+#include <libgen.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "sgdmap/comm.h"
+
+/* -- The schema
+ * ------------------------------------------------------------------------------------------------- */
+
+enum {
+    FORMAT_VERSION = 1,
+    HISTORY_SIZE = 16 * 1024,       /* bytes set aside, so that a line more moves nothing in the file */
+    METADATA_BLOCK = 256 * 1024,    /* metadata stands together: a thousand ranks open the file at once */
+    DATASET_METADATA = 4 * 1024,    /* a generous estimate of headers and attributes, for the file's size */
+    BLOCK_BYTES = 32 * 1024 * 1024, /* what a pass over many runs holds in memory */
+    BLOCK_RUNS = 64 * 1024,
+    TRANSFER_BYTES = 512 * 1024 * 1024, /* one call to MPI-IO: its counts are int */
+    TEXT_MAX = 64 * 1024 * 1024,        /* no attribute of ours is longer */
+    RANK_MAX = 3,
+};
+
+enum file_dimension { DIM_RUN, DIM_STEP, DIM_COMPONENT, DIM_NEURON, DIM_COUNT };
+
+/* What a value is in the file. In memory, TYPE_I8 is an enum and the others are the C type of the same width.
+ */
+enum value_type { TYPE_I8, TYPE_I32, TYPE_I64, TYPE_U64, TYPE_F64 };
+
+enum fill { FILL_NONE /* every value is written at creation */, FILL_ZERO, FILL_MINUS_ONE, FILL_NAN };
+
+/* Where a dataset's values come from. */
+enum source {
+    SOURCE_SETTING, /* `offset` in struct setting; known at creation */
+    SOURCE_INDEX,   /* a scale that is known at creation */
+    SOURCE_FIELD,   /* a trajectory */
+    SOURCE_RESULT,  /* `offset` in struct run_result, and part of the checksum */
+    SOURCE_TIMING,  /* `offset` in struct run_result; another machine measures another value */
+    SOURCE_RANK,
+    SOURCE_CHECKSUM,
+    SOURCE_WEIGHTS,
+};
+
+struct dataset_info {
+    const char *name;
+    const char *units; /* UDUNITS; "1" where there is none */
+    const char *long_name;
+    enum value_type type;
+    int rank;
+    enum file_dimension dims[RANK_MAX]; /* a dataset named as its one dimension is that dimension's scale */
+    enum source source;
+    enum fill fill;
+    size_t offset;
+    const char *(*flag_name)(int value);
+    int flag_count;
+};
+
+static const char *link_flag(int value)
+{
+    return link_kind_name((enum link_kind)value);
+}
+
+static const char *input_flag(int value)
+{
+    return input_kind_name((enum input_kind)value);
+}
+
+static const char *outcome_flag(int value)
+{
+    return outcome_name((enum outcome)value);
+}
+
+static const char *failure_flag(int value)
+{
+    return failure_name((enum failure)value);
+}
+
+/* The datasets of the root group, in the file's order, which is also the order in which a run's rows are
+ * written: the checksum after what it covers, and the status, by which a run counts as done, last of all. */
+enum dataset_id {
+    DATASET_RUN,
+    DATASET_STEP,
+    DATASET_DIMENSION,
+    DATASET_BATCH_SIZE,
+    DATASET_INPUT,
+    DATASET_REPLICATE,
+    DATASET_TEACHER_NORM,
+    DATASET_LINK,
+    DATASET_STEP_SIZE,
+    DATASET_INIT_SCALE,
+    DATASET_FIRST_FIELD,
+    DATASET_STEPS_DONE = DATASET_FIRST_FIELD + RECORD_FIELD_COUNT,
+    DATASET_CONVERGED_STEP,
+    DATASET_PHASE2_STEP,
+    DATASET_FINAL_ERROR,
+    DATASET_FINAL_LOSS,
+    DATASET_MESSAGE,
+    DATASET_WALL_TIME,
+    DATASET_RANK,
+    DATASET_CHECKSUM,
+    DATASET_STATUS,
+    DATASET_COUNT
+};
+
+#define SETTING(member)                                                                                      \
+    .rank = 1, .dims = {DIM_RUN}, .source = SOURCE_SETTING, .offset = offsetof(struct setting, member)
+#define RESULT(member)                                                                                       \
+    .rank = 1, .dims = {DIM_RUN}, .source = SOURCE_RESULT, .offset = offsetof(struct run_result, member)
+
+static const struct dataset_info root_datasets[DATASET_COUNT] = {
+    [DATASET_RUN] = {"run", "1", "run", TYPE_I64, SETTING(run)},
+    [DATASET_STEP] = {"step", "1", "SGD step of the record", TYPE_I64, 1, {DIM_STEP}, SOURCE_INDEX},
+    [DATASET_DIMENSION] = {"dimension", "1", "dimension d of the input, and number of neurons", TYPE_I64,
+                           SETTING(dimension)},
+    [DATASET_BATCH_SIZE] = {"batch_size", "1", "fresh samples a step", TYPE_I64, SETTING(batch_size)},
+    [DATASET_INPUT] = {"input", "1", "distribution of the inputs", TYPE_I8, SETTING(input),
+                       .flag_name = input_flag, .flag_count = INPUT_KIND_COUNT},
+    [DATASET_REPLICATE] = {"replicate", "1", "replicate: which stream of random numbers", TYPE_I64,
+                           SETTING(replicate)},
+    [DATASET_TEACHER_NORM] = {"teacher_norm", "1", "spectral norm of the teacher's weights", TYPE_F64,
+                              SETTING(teacher_norm)},
+    [DATASET_LINK] = {"link", "1", "identity: the student's columns are e_j + w_j; none: w_j", TYPE_I8,
+                      SETTING(link), .flag_name = link_flag, .flag_count = LINK_KIND_COUNT},
+    [DATASET_STEP_SIZE] = {"step_size", "1", "step size of SGD", TYPE_F64, SETTING(step_size)},
+    [DATASET_INIT_SCALE] = {"init_scale", "1", "initial weights in units of N(0, 1/d)", TYPE_F64,
+                            SETTING(init_scale)},
+    /* DATASET_FIRST_FIELD and on: record_field_info() */
+    [DATASET_STEPS_DONE] = {"steps_done", "1", "steps done; -1 if the run did not end", TYPE_I64,
+                            RESULT(steps_done), .fill = FILL_MINUS_ONE},
+    [DATASET_CONVERGED_STEP] = {"converged_step", "1", "first recorded step within the tolerance; -1 if none",
+                                TYPE_I64, RESULT(converged_step), .fill = FILL_MINUS_ONE},
+    [DATASET_PHASE2_STEP] = {"phase2_step", "1", "recorded step at which phase II begins; -1 if none",
+                             TYPE_I64, RESULT(phase2_step), .fill = FILL_MINUS_ONE},
+    [DATASET_FINAL_ERROR] = {"final_error", "1", "error after the last step done", TYPE_F64,
+                             RESULT(final_error), .fill = FILL_NAN},
+    [DATASET_FINAL_LOSS] = {"final_loss", "1", "loss after the last step done", TYPE_F64, RESULT(final_loss),
+                            .fill = FILL_NAN},
+    [DATASET_MESSAGE] = {"message", "1", "why the run failed", TYPE_I8, RESULT(failure), .fill = FILL_ZERO,
+                         .flag_name = failure_flag, .flag_count = FAILURE_COUNT},
+    [DATASET_WALL_TIME] = {"wall_time",
+                           "s",
+                           "this run's share of its group's time",
+                           TYPE_F64,
+                           1,
+                           {DIM_RUN},
+                           SOURCE_TIMING,
+                           FILL_NAN,
+                           offsetof(struct run_result, wall_time)},
+    [DATASET_RANK] = {"rank",
+                      "1",
+                      "MPI rank that wrote the run; -1 if none",
+                      TYPE_I32,
+                      1,
+                      {DIM_RUN},
+                      SOURCE_RANK,
+                      FILL_MINUS_ONE},
+    [DATASET_CHECKSUM] = {"checksum",
+                          "1",
+                          "XXH3-64 of the run's setting, rows and results; 0 if none",
+                          TYPE_U64,
+                          1,
+                          {DIM_RUN},
+                          SOURCE_CHECKSUM,
+                          FILL_ZERO},
+    [DATASET_STATUS] = {"status", "1", "outcome of the run", TYPE_I8, RESULT(outcome), .fill = FILL_ZERO,
+                        .flag_name = outcome_flag, .flag_count = OUTCOME_COUNT},
+};
+
+/* The datasets of a group /weights_d<d>. */
+enum weights_id {
+    WEIGHTS_RUN,
+    WEIGHTS_COMPONENT,
+    WEIGHTS_NEURON,
+    WEIGHTS_STUDENT,
+    WEIGHTS_TEACHER,
+    WEIGHTS_COUNT
+};
+
+static const struct dataset_info weights_datasets[WEIGHTS_COUNT] = {
+    [WEIGHTS_RUN] = {"run", "1", "run", TYPE_I64, 1, {DIM_RUN}, SOURCE_INDEX},
+    [WEIGHTS_COMPONENT] =
+        {"component", "1", "component of the input", TYPE_I64, 1, {DIM_COMPONENT}, SOURCE_INDEX},
+    [WEIGHTS_NEURON] = {"neuron", "1", "neuron", TYPE_I64, 1, {DIM_NEURON}, SOURCE_INDEX},
+    [WEIGHTS_STUDENT] = {"student",
+                         "1",
+                         "student's weights W after the last step done",
+                         TYPE_F64,
+                         3,
+                         {DIM_RUN, DIM_COMPONENT, DIM_NEURON},
+                         SOURCE_WEIGHTS,
+                         FILL_NAN},
+    [WEIGHTS_TEACHER] = {"teacher",
+                         "1",
+                         "teacher's weights W*",
+                         TYPE_F64,
+                         3,
+                         {DIM_RUN, DIM_COMPONENT, DIM_NEURON},
+                         SOURCE_WEIGHTS,
+                         FILL_NAN},
+};
+
+/* CF: what xarray shows beside a variable over [run]. */
+static const char coordinates[] =
+    "dimension batch_size input replicate teacher_norm link step_size init_scale";
+
+static const char comment[] =
+    "A run's setting is in the coordinates of its row. error is the root-mean-square distance of a neuron "
+    "from its "
+    "target. Phase II begins at the first record from which on alignment > 0 and |potential_norm| <= "
+    "max(0.1 |potential_norm[0]|, 0.01 sqrt(dimension)) at every later record. A run whose checksum does not "
+    "match its "
+    "rows is not done.";
+
+static struct dataset_info root_dataset(int id)
+{
+    int field = id - DATASET_FIRST_FIELD;
+    if (field < 0 || field >= RECORD_FIELD_COUNT)
+        return root_datasets[id];
+    const struct record_field_info *info = record_field_info((enum record_field)field);
+    return (struct dataset_info){.name = info->name,
+                                 .units = info->units,
+                                 .long_name = info->long_name,
+                                 .type = TYPE_F64,
+                                 .rank = 2,
+                                 .dims = {DIM_RUN, DIM_STEP},
+                                 .source = SOURCE_FIELD,
+                                 .fill = FILL_NAN};
+}
+
+static bool has_field(const struct config *config, int field)
+{
+    return (config->fields >> field & 1) != 0;
+}
+
+static bool has_dataset(const struct config *config, int id)
+{
+    int field = id - DATASET_FIRST_FIELD;
+    return field < 0 || field >= RECORD_FIELD_COUNT || has_field(config, field);
+}
+
+/* Whether a dataset holds a member of the structs of `source`. The table has gaps where the fields are. */
+static bool is_column(int id, enum source source)
+{
+    return root_datasets[id].name != NULL && root_datasets[id].source == source;
+}
+
+static hid_t file_type(enum value_type type)
+{
+    switch (type) {
+    case TYPE_I8:
+        return H5T_STD_I8LE;
+    case TYPE_I32:
+        return H5T_STD_I32LE;
+    case TYPE_I64:
+        return H5T_STD_I64LE;
+    case TYPE_U64:
+        return H5T_STD_U64LE;
+    case TYPE_F64:
+        break;
+    }
+    return H5T_IEEE_F64LE;
+}
+
+static hid_t memory_type(enum value_type type)
+{
+    switch (type) {
+    case TYPE_I8:
+        return H5T_NATIVE_INT8;
+    case TYPE_I32:
+        return H5T_NATIVE_INT32;
+    case TYPE_I64:
+        return H5T_NATIVE_INT64;
+    case TYPE_U64:
+        return H5T_NATIVE_UINT64;
+    case TYPE_F64:
+        break;
+    }
+    return H5T_NATIVE_DOUBLE;
+}
+
+static size_t type_size(enum value_type type)
+{
+    return type == TYPE_I8 ? 1 : type == TYPE_I32 ? 4 : 8;
+}
+
+/* The neighbouring runs of one dimension d, whose weights share a group. */
+struct weights {
+    int64_t dimension;
+    int64_t first_run;
+    int64_t run_count;
+    hid_t datasets[WEIGHTS_COUNT];
+};
+
+/* Steps through the dimensions of a grid: `block` starts at 0. False after the last one. */
+static bool next_weights(const struct grid *grid, int64_t *block, struct weights *ret)
+{
+    int64_t at = *block;
+    if (at >= grid->block_count)
+        return false;
+    int64_t dimension = grid->blocks[at].dimension;
+    int64_t first_run = grid->blocks[at].first_run;
+    while (at < grid->block_count && grid->blocks[at].dimension == dimension)
+        at++;
+    int64_t end = at < grid->block_count ? grid->blocks[at].first_run : grid->run_count;
+    *ret = (struct weights){.dimension = dimension, .first_run = first_run, .run_count = end - first_run};
+    for (int id = 0; id < WEIGHTS_COUNT; id++)
+        ret->datasets[id] = H5I_INVALID_HID;
+    *block = at;
+    return true;
+}
+
+static int64_t row_values(const struct dataset_info *info, const int64_t extents[DIM_COUNT])
+{
+    int64_t values = 1;
+    for (int at = 1; at < info->rank; at++)
+        values *= extents[info->dims[at]];
+    return values;
+}
+
+/* -- HDF5 and the system, with their errors
+ * --------------------------------------------------------------------- */
+
+static void close_space(hid_t *id)
+{
+    if (*id >= 0)
+        H5Sclose(*id);
+}
+
+static void close_plist(hid_t *id)
+{
+    if (*id >= 0)
+        H5Pclose(*id);
+}
+
+static void close_type(hid_t *id)
+{
+    if (*id >= 0)
+        H5Tclose(*id);
+}
+
+static void close_attribute(hid_t *id)
+{
+    if (*id >= 0)
+        H5Aclose(*id);
+}
+
+static void close_group(hid_t *id)
+{
+    if (*id >= 0)
+        H5Gclose(*id);
+}
+
+static void close_dataset(hid_t *id)
+{
+    if (*id >= 0)
+        H5Dclose(*id);
+}
+
+static void free_text(char **text)
+{
+    free(*text);
+}
+
+/* A local handle that is closed at the end of its scope. */
+#define SCOPED(kind) __attribute__((cleanup(close_##kind))) hid_t
+#define SCOPED_TEXT __attribute__((cleanup(free_text))) char *
+
+enum { DESCRIPTION_SIZE = 512 };
+
+/* Where the system refused, HDF5 writes a line of technicalities around "error message = 'No space left on
+ * device'". */
+static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *ret)
+{
+    if (depth != 0 || entry->desc == NULL)
+        return 0;
+    static const char before[] = "error message = '";
+    const char *text = strstr(entry->desc, before);
+    text = text != NULL ? text + strlen(before) : entry->desc;
+    const char *limits = text != entry->desc ? "'" : "\n";
+    snprintf(ret, DESCRIPTION_SIZE, "%.*s", (int)strcspn(text, limits), text);
+    return 0;
+}
+
+/* "PATH: what: HDF5's innermost description", where the system's own text stands if the system refused. */
+__attribute__((format(printf, 3, 4))) static int hdf5_error(struct error *err, const char *path,
+                                                            const char *format, ...)
+{
+    char what[512], description[DESCRIPTION_SIZE] = "no reason given";
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, description);
+    return error_set(err, ERROR_IO, "%s: %s: %s", path, what, description);
+}
+
+__attribute__((format(printf, 3, 4))) static int foreign(struct error *err, const char *path,
+                                                         const char *format, ...)
+{
+    char what[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    return error_set(err, ERROR_IO, "%s: not an sgdmap result file: %s", path, what);
+}
+
+/* HDF5's own messages go to the terminal of every rank; ours say the same. */
+static void quiet(void)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+/* A file access list for one process. HDF5's file lock is off: it would refuse a reader beside a writer, and
+ * file systems without locks altogether. */
+static hid_t serial_access(void)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (access >= 0 && (H5Pset_fapl_sec2(access) < 0 || H5Pset_file_locking(access, false, true) < 0)) {
+        H5Pclose(access);
+        access = H5I_INVALID_HID;
+    }
+    return access;
+}
+
+static void *allocate(int64_t count, size_t size)
+{
+    return calloc(count > 0 ? (size_t)count : 1, size);
+}
+
+static int no_memory(struct error *err, const char *path)
+{
+    return error_set(err, ERROR_MEMORY, "%s: no memory for a block of runs", path);
+}
+
+/* 12.3 GB */
+static const char *human(double bytes, char ret[32])
+{
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
+    size_t unit = 0;
+    while (bytes >= 999.95 && unit + 1 < sizeof units / sizeof *units) {
+        bytes /= 1000;
+        unit++;
+    }
+    snprintf(ret, 32, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+    return ret;
+}
+
+/* -- Attributes
+ * ------------------------------------------------------------------------------------------------- */
+
+/* Writes a text of fixed length, `room` bytes or as long as it is: netCDF's and Python's readers see a
+ * string. */
+static int write_text(hid_t object, const char *path, const char *name, const char *text, size_t room,
+                      struct error *err)
+{
+    size_t size = strlen(text) + 1 > room ? strlen(text) + 1 : room;
+    SCOPED_TEXT padded = calloc(size, 1);
+    if (padded == NULL)
+        return error_set(err, ERROR_MEMORY, "%s: no memory for the attribute %s", path, name);
+    memcpy(padded, text, strlen(text));
+
+    SCOPED(space) space = H5Screate(H5S_SCALAR);
+    SCOPED(type) type = H5Tcopy(H5T_C_S1);
+    if (space < 0 || type < 0 || H5Tset_size(type, size) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
+        return hdf5_error(err, path, "the attribute %s cannot be described", name);
+    SCOPED(attribute) attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, type, padded) < 0)
+        return hdf5_error(err, path, "the attribute %s cannot be written", name);
+    return ERROR_NONE;
+}
+
+static int write_numbers(hid_t object, const char *path, const char *name, enum value_type type, int count,
+                         const void *values, struct error *err)
+{
+    SCOPED(space) space = H5Screate_simple(1, &(hsize_t){(hsize_t)count}, NULL);
+    if (space < 0)
+        return hdf5_error(err, path, "the attribute %s cannot be described", name);
+    SCOPED(attribute) attribute = H5Acreate2(object, name, file_type(type), space, H5P_DEFAULT, H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, memory_type(type), values) < 0)
+        return hdf5_error(err, path, "the attribute %s cannot be written", name);
+    return ERROR_NONE;
+}
+
+/* A text of the root group; NULL if it is not there, not a text of ours or too long to be one. */
+static char *read_text(hid_t file, const char *name, size_t *room)
+{
+    if (H5Aexists(file, name) <= 0)
+        return NULL;
+    SCOPED(attribute) attribute = H5Aopen(file, name, H5P_DEFAULT);
+    if (attribute < 0)
+        return NULL;
+    SCOPED(type) type = H5Aget_type(attribute);
+    SCOPED(space) space = H5Aget_space(attribute);
+    if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
+        H5Sget_simple_extent_npoints(space) != 1)
+        return NULL;
+    size_t size = H5Tget_size(type);
+    hsize_t file_size = 0;
+    if (size == 0 || size > TEXT_MAX || H5Fget_filesize(file, &file_size) < 0 || size > file_size)
+        return NULL;
+    char *text = calloc(size + 1, 1);
+    if (text != NULL && H5Aread(attribute, type, text) < 0) {
+        free(text);
+        return NULL;
+    }
+    if (room != NULL)
+        *room = size;
+    return text;
+}
+
+/* A number of the root group; -1 if it is not there. */
+static int64_t read_number(hid_t file, const char *name)
+{
+    if (H5Aexists(file, name) <= 0)
+        return -1;
+    SCOPED(attribute) attribute = H5Aopen(file, name, H5P_DEFAULT);
+    if (attribute < 0)
+        return -1;
+    SCOPED(type) type = H5Aget_type(attribute);
+    SCOPED(space) space = H5Aget_space(attribute);
+    int64_t value = -1;
+    if (type < 0 || space < 0 || H5Tget_class(type) != H5T_INTEGER ||
+        H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0)
+        return -1;
+    return value;
+}
+
+static int write_root_attributes(hid_t file, const char *path, const struct config *config,
+                                 const struct provenance *provenance, struct error *err)
+{
+    char digest[CONFIG_DIGEST_SIZE], mpi_version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length;
+    config_digest(config, digest);
+    MPI_Get_library_version(mpi_version, &length);
+    const struct {
+        const char *name;
+        const char *text;
+        size_t room;
+    } texts[] = {
+        {"Conventions", "CF-1.8", 0},
+        {"title", config->title, 0},
+        {"history", provenance->history, HISTORY_SIZE},
+        {"source", provenance->source, 0},
+        {"comment", comment, 0},
+        {"config", config->text, 0},
+        {"config_overrides", config->overrides, 0},
+        {"config_digest", digest, 0},
+        {"blis_version", provenance->blis_version, 0},
+        {"blis_kernels", provenance->blis_kernels, 0},
+        {"hdf5_version", store_hdf5_version(), 0},
+        {"mpi_version", mpi_version, 0},
+        {"host", provenance->host, 0},
+        {"date_created", provenance->date_created, 0},
+        {"slurm_job_id", provenance->slurm_job_id, 0},
+    };
+    for (size_t at = 0; at < sizeof texts / sizeof *texts; at++) {
+        bool absent = strcmp(texts[at].name, "slurm_job_id") == 0 && texts[at].text[0] == '\0';
+        if (!absent)
+            TRY(write_text(file, path, texts[at].name, texts[at].text, texts[at].room, err));
+    }
+    TRY(write_numbers(file, path, "ranks", TYPE_I32, 1, &(int32_t){provenance->ranks}, err));
+    return write_numbers(file, path, "format_version", TYPE_I32, 1, &(int32_t){FORMAT_VERSION}, err);
+}
+
+/* Adds a line to `history` within the room that it has, so that no metadata moves: where the room is spent,
+ * the lines after the first, which tells of the creation, go first. */
+static int append_history(hid_t file, const char *path, const char *line, struct error *err)
+{
+    size_t room = 0;
+    SCOPED_TEXT old = read_text(file, "history", &room);
+    if (old == NULL)
+        return foreign(err, path, "no attribute history");
+    SCOPED_TEXT history = calloc(room + 1, 1);
+    if (history == NULL)
+        return error_set(err, ERROR_MEMORY, "%s: no memory for the attribute history", path);
+
+    size_t first = strcspn(old, "\n");
+    char *rest = old[first] == '\n' ? old + first + 1 : old + first;
+    old[first] = '\0';
+    while (*rest != '\0' && first + strlen(rest) + strlen(line) + 3 > room) {
+        size_t dropped = strcspn(rest, "\n");
+        rest += rest[dropped] == '\n' ? dropped + 1 : dropped;
+    }
+    snprintf(history, room, "%s\n%s%s%s", old, rest, *rest != '\0' ? "\n" : "", line);
+
+    SCOPED(attribute) attribute = H5Aopen(file, "history", H5P_DEFAULT);
+    if (attribute < 0)
+        return hdf5_error(err, path, "the attribute history cannot be opened");
+    SCOPED(type) type = H5Aget_type(attribute);
+    if (type < 0 || H5Awrite(attribute, type, history) < 0)
+        return hdf5_error(err, path, "the attribute history cannot be written");
+    return ERROR_NONE;
+}
+
+/* -- Datasets
+ * --------------------------------------------------------------------------------------------------- */
+
+/* Contiguous, allocated and filled at creation: a row written later changes no metadata. Times are not
+ * tracked, so that the same sweep makes the same file. */
+static hid_t creation_list(const struct dataset_info *info)
+{
+    hid_t list = H5Pcreate(H5P_DATASET_CREATE);
+    if (list < 0)
+        return list;
+    const int8_t zero = 0, minus_one = -1;
+    const double nan_value = NAN;
+    herr_t status = 0;
+    switch (info->fill) {
+    case FILL_NONE:
+        status = H5Pset_fill_time(list, H5D_FILL_TIME_NEVER);
+        break;
+    case FILL_ZERO:
+        status = H5Pset_fill_value(list, H5T_NATIVE_INT8, &zero);
+        break;
+    case FILL_MINUS_ONE:
+        status = H5Pset_fill_value(list, H5T_NATIVE_INT8, &minus_one);
+        break;
+    case FILL_NAN:
+        status = H5Pset_fill_value(list, H5T_NATIVE_DOUBLE, &nan_value);
+        break;
+    }
+    if (info->fill != FILL_NONE && status >= 0)
+        status = H5Pset_fill_time(list, H5D_FILL_TIME_ALLOC);
+    if (status < 0 || H5Pset_layout(list, H5D_CONTIGUOUS) < 0 ||
+        H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_obj_track_times(list, false) < 0 ||
+        H5Pset_attr_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) < 0) {
+        H5Pclose(list);
+        return H5I_INVALID_HID;
+    }
+    return list;
+}
+
+static const char *dimension_name(enum file_dimension dimension)
+{
+    static const char *const names[DIM_COUNT] = {"run", "step", "component", "neuron"};
+    return names[dimension];
+}
+
+static bool is_scale(const struct dataset_info *info)
+{
+    return info->rank == 1 && strcmp(info->name, dimension_name(info->dims[0])) == 0;
+}
+
+static int write_flags(hid_t dataset, const char *path, const struct dataset_info *info, struct error *err)
+{
+    int8_t values[INT8_MAX];
+    char meanings[1024] = "";
+    for (int value = 0; value < info->flag_count; value++) {
+        size_t used = strlen(meanings);
+        values[value] = (int8_t)value;
+        snprintf(meanings + used, sizeof meanings - used, "%s%s", value > 0 ? " " : "",
+                 info->flag_name(value));
+    }
+    TRY(write_numbers(dataset, path, "flag_values", TYPE_I8, info->flag_count, values, err));
+    return write_text(dataset, path, "flag_meanings", meanings, 0, err);
+}
+
+/* `scales` are those of the group's dimensions, made before; a new scale is put there. */
+static int create_dataset(hid_t group, const char *path, const struct dataset_info *info,
+                          const int64_t extents[DIM_COUNT], hid_t scales[DIM_COUNT], struct error *err)
+{
+    hsize_t size[RANK_MAX];
+    for (int at = 0; at < info->rank; at++)
+        size[at] = (hsize_t)extents[info->dims[at]];
+    SCOPED(space) space = H5Screate_simple(info->rank, size, NULL);
+    SCOPED(plist) list = creation_list(info);
+    if (space < 0 || list < 0)
+        return hdf5_error(err, path, "the dataset %s cannot be described", info->name);
+    SCOPED(dataset)
+    dataset = H5Dcreate2(group, info->name, file_type(info->type), space, H5P_DEFAULT, list, H5P_DEFAULT);
+    if (dataset < 0)
+        return hdf5_error(err, path, "the dataset %s cannot be created", info->name);
+
+    if (is_scale(info)) {
+        if (H5DSset_scale(dataset, info->name) < 0)
+            return hdf5_error(err, path, "the dataset %s cannot be made a scale", info->name);
+    } else {
+        for (int at = 0; at < info->rank; at++)
+            if (H5DSattach_scale(dataset, scales[info->dims[at]], (unsigned)at) < 0)
+                return hdf5_error(err, path, "the dataset %s cannot be given its scale %s", info->name,
+                                  dimension_name(info->dims[at]));
+    }
+    TRY(write_text(dataset, path, "long_name", info->long_name, 0, err));
+    TRY(write_text(dataset, path, "units", info->units, 0, err));
+    if (info->fill == FILL_NAN)
+        TRY(write_numbers(dataset, path, "_FillValue", TYPE_F64, 1, &(double){NAN}, err));
+    if (info->flag_name != NULL)
+        TRY(write_flags(dataset, path, info, err));
+    bool has_setting = info->dims[0] == DIM_RUN && info->source != SOURCE_SETTING &&
+                       info->source != SOURCE_WEIGHTS && info->source != SOURCE_INDEX;
+    if (has_setting)
+        TRY(write_text(dataset, path, "coordinates", coordinates, 0, err));
+    if (is_scale(info)) {
+        H5Iinc_ref(dataset);
+        scales[info->dims[0]] = dataset;
+    }
+    return ERROR_NONE;
+}
+
+static int create_datasets(hid_t group, const char *path, const struct dataset_info *infos, int count,
+                           const int64_t extents[DIM_COUNT], struct error *err)
+{
+    hid_t scales[DIM_COUNT] = {H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID};
+    int code = ERROR_NONE;
+    for (int at = 0; at < count && code == ERROR_NONE; at++)
+        code = create_dataset(group, path, &infos[at], extents, scales, err);
+    for (int at = 0; at < DIM_COUNT; at++)
+        close_dataset(&scales[at]);
+    return code;
+}
+
+static void weights_name(int64_t dimension, char ret[32])
+{
+    snprintf(ret, 32, "weights_d%lld", (long long)dimension);
+}
+
+static int create_everything(hid_t file, const char *path, const struct config *config,
+                             const struct grid *grid, const struct provenance *provenance, struct error *err)
+{
+    struct dataset_info infos[DATASET_COUNT];
+    int count = 0;
+    for (int id = 0; id < DATASET_COUNT; id++)
+        if (has_dataset(config, id))
+            infos[count++] = root_dataset(id);
+    const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
+    TRY(create_datasets(file, path, infos, count, extents, err));
+    TRY(write_root_attributes(file, path, config, provenance, err));
+    if (config->weights == WEIGHTS_NONE)
+        return ERROR_NONE;
+
+    SCOPED(plist) list = H5Pcreate(H5P_GROUP_CREATE);
+    const unsigned order = H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED;
+    if (list < 0 || H5Pset_link_creation_order(list, order) < 0 ||
+        H5Pset_attr_creation_order(list, order) < 0 || H5Pset_obj_track_times(list, false) < 0)
+        return hdf5_error(err, path, "a group cannot be described");
+    struct weights weights;
+    for (int64_t block = 0; next_weights(grid, &block, &weights);) {
+        char name[32];
+        weights_name(weights.dimension, name);
+        SCOPED(group) group = H5Gcreate2(file, name, H5P_DEFAULT, list, H5P_DEFAULT);
+        if (group < 0)
+            return hdf5_error(err, path, "the group %s cannot be created", name);
+        const int64_t d = weights.dimension;
+        const int64_t weights_extents[DIM_COUNT] = {
+            [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+        TRY(create_datasets(group, path, weights_datasets, WEIGHTS_COUNT, weights_extents, err));
+    }
+    return ERROR_NONE;
+}
+
+/* -- The open file
+ * ---------------------------------------------------------------------------------------------- */
+
+struct store {
+    char *path;
+    hid_t file;
+    bool parallel; /* opened by all ranks of `comm`, for writing */
+    MPI_Comm comm;
+    const struct config *config;
+    const struct grid *grid;
+    int64_t extents[DIM_COUNT];
+    hid_t datasets[DATASET_COUNT]; /* H5I_INVALID_HID where the config has none */
+    struct weights *weights;       /* [weights_count], in the order of their runs */
+    int64_t weights_count;
+};
+
+static void done_datasets(struct store *store)
+{
+    for (int id = 0; id < DATASET_COUNT; id++)
+        close_dataset(&store->datasets[id]);
+    for (int64_t at = 0; at < store->weights_count; at++)
+        for (int id = 0; id < WEIGHTS_COUNT; id++)
+            close_dataset(&store->weights[at].datasets[id]);
+    free(store->weights);
+    store->weights = NULL;
+    store->weights_count = 0;
+}
+
+/* Closes the datasets and the file, whichever are open. Collective for a parallel store. */
+static int done_store(struct store *store, struct error *err)
+{
+    int code = ERROR_NONE;
+    done_datasets(store);
+    if (store->file >= 0) {
+        assert(H5Fget_obj_count(store->file, H5F_OBJ_ALL | H5F_OBJ_LOCAL) == 1);
+        if (H5Fclose(store->file) < 0)
+            code = hdf5_error(err, store->path, "cannot be closed");
+    }
+    free(store->path);
+    *store = (struct store){.file = H5I_INVALID_HID};
+    return code;
+}
+
+static int init_store(struct store *store, const char *path, const struct config *config,
+                      const struct grid *grid, struct error *err)
+{
+    *store = (struct store){.path = strdup(path),
+                            .file = H5I_INVALID_HID,
+                            .comm = MPI_COMM_NULL,
+                            .config = config,
+                            .grid = grid,
+                            .extents = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count}};
+    for (int id = 0; id < DATASET_COUNT; id++)
+        store->datasets[id] = H5I_INVALID_HID;
+    if (store->path == NULL)
+        return error_set(err, ERROR_MEMORY, "%s: no memory to open it", path);
+    return ERROR_NONE;
+}
+
+/* Opens a dataset and compares it with the schema: nothing that is read or written later can be out of
+ * bounds. */
+static int open_dataset(hid_t file, const char *path, const char *name, const struct dataset_info *info,
+                        const int64_t extents[DIM_COUNT], hid_t *ret, struct error *err)
+{
+    if (H5Lexists(file, name, H5P_DEFAULT) <= 0)
+        return foreign(err, path, "no dataset %s", name);
+    SCOPED(dataset) dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    if (dataset < 0)
+        return hdf5_error(err, path, "not an sgdmap result file: dataset %s", name);
+    SCOPED(space) space = H5Dget_space(dataset);
+    SCOPED(type) type = H5Dget_type(dataset);
+    SCOPED(plist) list = H5Dget_create_plist(dataset);
+    if (space < 0 || type < 0 || list < 0)
+        return hdf5_error(err, path, "not an sgdmap result file: dataset %s", name);
+    if (H5Tequal(type, file_type(info->type)) <= 0)
+        return foreign(err, path, "dataset %s: its type is another one", name);
+    hsize_t size[H5S_MAX_RANK] = {0};
+    if (H5Sget_simple_extent_ndims(space) != info->rank ||
+        H5Sget_simple_extent_dims(space, size, NULL) != info->rank)
+        return foreign(err, path, "dataset %s: it has not %d dimensions", name, info->rank);
+    uint64_t bytes = type_size(info->type);
+    for (int at = 0; at < info->rank; at++) {
+        uint64_t expected = (uint64_t)extents[info->dims[at]];
+        if (size[at] != expected)
+            return foreign(err, path, "dataset %s: %llu entries along %s, %llu by its config", name,
+                           (unsigned long long)size[at], dimension_name(info->dims[at]),
+                           (unsigned long long)expected);
+        if (__builtin_mul_overflow(bytes, expected, &bytes))
+            return foreign(err, path, "dataset %s: its size is beyond any file", name);
+    }
+    hsize_t file_size = 0;
+    haddr_t offset = H5Dget_offset(dataset);
+    if (H5Pget_layout(list) != H5D_CONTIGUOUS || H5Pget_external_count(list) != 0 || offset == HADDR_UNDEF ||
+        H5Dget_storage_size(dataset) != bytes || H5Fget_filesize(file, &file_size) < 0 || bytes > file_size ||
+        offset > file_size - bytes)
+        return foreign(err, path, "dataset %s: its rows are not all in the file", name);
+    H5Iinc_ref(dataset);
+    *ret = dataset;
+    return ERROR_NONE;
+}
+
+/* Opens every dataset of the config. */
+static int open_datasets(struct store *store, struct error *err)
+{
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        if (!has_dataset(store->config, id))
+            continue;
+        struct dataset_info info = root_dataset(id);
+        TRY(open_dataset(store->file, store->path, info.name, &info, store->extents, &store->datasets[id],
+                         err));
+    }
+    if (store->config->weights == WEIGHTS_NONE)
+        return ERROR_NONE;
+
+    store->weights = allocate(store->grid->block_count, sizeof *store->weights);
+    if (store->weights == NULL)
+        return error_set(err, ERROR_MEMORY, "%s: no memory to open it", store->path);
+    struct weights weights;
+    for (int64_t block = 0; next_weights(store->grid, &block, &weights);) {
+        struct weights *opened = &store->weights[store->weights_count++];
+        *opened = weights;
+        char group[32];
+        weights_name(weights.dimension, group);
+        if (H5Lexists(store->file, group, H5P_DEFAULT) <= 0)
+            return foreign(err, store->path, "no group %s", group);
+        const int64_t d = weights.dimension;
+        const int64_t extents[DIM_COUNT] = {
+            [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+        for (int id = 0; id < WEIGHTS_COUNT; id++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s/%s", group, weights_datasets[id].name);
+            TRY(open_dataset(store->file, store->path, name, &weights_datasets[id], extents,
+                             &opened->datasets[id], err));
+        }
+    }
+    return ERROR_NONE;
+}
+
+enum direction { READ, WRITE };
+
+/* Moves the rows first … first + count - 1 of a dataset, one contiguous piece of the file, from or to
+ * `buffer`. The transfers are independent, which is HDF5's default for MPI-IO: ranks finish their groups when
+ * they do. */
+static int transfer(struct store *store, enum direction direction, hid_t dataset,
+                    const struct dataset_info *info, const int64_t extents[DIM_COUNT], int64_t first,
+                    int64_t count, void *buffer, struct error *err)
+{
+    const int64_t values = row_values(info, extents);
+    const int64_t row_bytes = values * (int64_t)type_size(info->type);
+    const int64_t most = TRANSFER_BYTES / row_bytes > 1 ? TRANSFER_BYTES / row_bytes : 1;
+    char *at = buffer;
+    for (int64_t end = first + count; first < end;) {
+        int64_t rows = end - first < most ? end - first : most;
+        hsize_t start[RANK_MAX] = {(hsize_t)first}, size[RANK_MAX] = {(hsize_t)rows};
+        for (int dim = 1; dim < info->rank; dim++)
+            size[dim] = (hsize_t)extents[info->dims[dim]];
+        SCOPED(space) in_file = H5Dget_space(dataset);
+        SCOPED(space) in_memory = H5Screate_simple(1, &(hsize_t){(hsize_t)(rows * values)}, NULL);
+        herr_t status = -1;
+        if (in_file >= 0 && in_memory >= 0 &&
+            H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start, NULL, size, NULL) >= 0)
+            status = direction == READ
+                         ? H5Dread(dataset, memory_type(info->type), in_memory, in_file, H5P_DEFAULT, at)
+                         : H5Dwrite(dataset, memory_type(info->type), in_memory, in_file, H5P_DEFAULT, at);
+        if (status < 0)
+            return hdf5_error(err, store->path, "%s, runs %lld to %lld: cannot be %s", info->name,
+                              (long long)first, (long long)(first + rows - 1),
+                              direction == READ ? "read" : "written");
+        at += rows * row_bytes;
+        first += rows;
+    }
+    return ERROR_NONE;
+}
+
+static int root_transfer(struct store *store, enum direction direction, int id, int64_t first, int64_t count,
+                         void *buffer, struct error *err)
+{
+    struct dataset_info info = root_dataset(id);
+    return transfer(store, direction, store->datasets[id], &info, store->extents, first, count, buffer, err);
+}
+
+/* `first` is the run's number in the sweep; all runs have the dimension of `weights`. */
+static int weights_transfer(struct store *store, enum direction direction, const struct weights *weights,
+                            int id, int64_t first, int64_t count, void *buffer, struct error *err)
+{
+    const int64_t d = weights->dimension;
+    const int64_t extents[DIM_COUNT] = {
+        [DIM_RUN] = weights->run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+    return transfer(store, direction, weights->datasets[id], &weights_datasets[id], extents,
+                    first - weights->first_run, count, buffer, err);
+}
+
+/* The weights' group of a run; NULL if the config keeps none. */
+static const struct weights *weights_of(const struct store *store, int64_t run)
+{
+    for (int64_t at = 0; at < store->weights_count; at++)
+        if (run < store->weights[at].first_run + store->weights[at].run_count)
+            return &store->weights[at];
+    return NULL;
+}
+
+/* -- Columns: a member of many structs as a dataset's values
+ * ------------------------------------------------------ */
+
+static void gather(const struct dataset_info *info, const void *structs, size_t stride, int64_t count,
+                   void *ret)
+{
+    const char *member = (const char *)structs + info->offset;
+    for (int64_t at = 0; at < count; at++, member += stride) {
+        if (info->type == TYPE_I8) {
+            unsigned value;
+            memcpy(&value, member, sizeof value);
+            ((int8_t *)ret)[at] = (int8_t)value;
+        } else {
+            memcpy((char *)ret + 8 * at, member, 8);
+        }
+    }
+}
+
+static void scatter(const struct dataset_info *info, const void *values, int64_t count, void *structs,
+                    size_t stride)
+{
+    char *member = (char *)structs + info->offset;
+    for (int64_t at = 0; at < count; at++, member += stride) {
+        if (info->type == TYPE_I8) {
+            unsigned value = (unsigned)((const int8_t *)values)[at];
+            memcpy(member, &value, sizeof value);
+        } else {
+            memcpy(member, (const char *)values + 8 * at, 8);
+        }
+    }
+}
+
+static_assert(sizeof(enum outcome) == sizeof(unsigned) && sizeof(enum link_kind) == sizeof(unsigned),
+              "columns of flags are copied as unsigned");
+
+/* Reads the columns of one source into structs. `buffer` has room for `count` values. */
+static int read_columns(struct store *store, enum source source, int64_t first, int64_t count, void *structs,
+                        size_t stride, void *buffer, struct error *err)
+{
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        if (!is_column(id, source))
+            continue;
+        TRY(root_transfer(store, READ, id, first, count, buffer, err));
+        scatter(&root_datasets[id], buffer, count, structs, stride);
+    }
+    return ERROR_NONE;
+}
+
+/* -- Creation
+ * ----------------------------------------------------------------------------------------------------- */
+
+/* Coordinates and settings, in blocks: 10^8 runs take no more memory than 10^5. */
+static int write_settings(struct store *store, struct error *err)
+{
+    const int64_t block = store->grid->run_count < BLOCK_RUNS ? store->grid->run_count : BLOCK_RUNS;
+    struct setting *settings = allocate(block, sizeof *settings);
+    void *buffer = allocate(block, 8);
+    int code = settings == NULL || buffer == NULL ? no_memory(err, store->path) : ERROR_NONE;
+    for (int64_t first = 0; code == ERROR_NONE && first < store->grid->run_count; first += block) {
+        int64_t count = store->grid->run_count - first < block ? store->grid->run_count - first : block;
+        for (int64_t at = 0; at < count; at++)
+            grid_setting(store->grid, first + at, &settings[at]);
+        for (int id = 0; id < DATASET_COUNT && code == ERROR_NONE; id++) {
+            if (!is_column(id, SOURCE_SETTING))
+                continue;
+            gather(&root_datasets[id], settings, sizeof *settings, count, buffer);
+            code = root_transfer(store, WRITE, id, first, count, buffer, err);
+        }
+    }
+    free(settings);
+    free(buffer);
+    return code;
+}
+
+static int write_steps(struct store *store, struct error *err)
+{
+    const int64_t count = store->config->record_count;
+    int64_t *steps = allocate(count, sizeof *steps);
+    if (steps == NULL)
+        return no_memory(err, store->path);
+    record_steps(store->config->steps, count, steps);
+    int code = root_transfer(store, WRITE, DATASET_STEP, 0, count, steps, err);
+    free(steps);
+    return code;
+}
+
+/* The scales of a weights group count from their first value. */
+static int write_counting(struct store *store, const struct weights *weights, int id, int64_t from,
+                          int64_t count, struct error *err)
+{
+    int64_t buffer[4096];
+    const int64_t block = (int64_t)(sizeof buffer / sizeof *buffer);
+    const int64_t extents[DIM_COUNT] = {count, count, count, count};
+    for (int64_t first = 0; first < count; first += block) {
+        int64_t rows = count - first < block ? count - first : block;
+        for (int64_t at = 0; at < rows; at++)
+            buffer[at] = from + first + at;
+        TRY(transfer(store, WRITE, weights->datasets[id], &weights_datasets[id], extents, first, rows, buffer,
+                     err));
+    }
+    return ERROR_NONE;
+}
+
+static int write_known(struct store *store, struct error *err)
+{
+    TRY(write_settings(store, err));
+    TRY(write_steps(store, err));
+    for (int64_t at = 0; at < store->weights_count; at++) {
+        const struct weights *weights = &store->weights[at];
+        TRY(write_counting(store, weights, WEIGHTS_RUN, weights->first_run, weights->run_count, err));
+        TRY(write_counting(store, weights, WEIGHTS_COMPONENT, 0, weights->dimension, err));
+        TRY(write_counting(store, weights, WEIGHTS_NEURON, 0, weights->dimension, err));
+    }
+    return ERROR_NONE;
+}
+
+/* Makes the whole file under the name `temporary`, which exists and is empty. */
+static int make_file(const char *path, const char *temporary, const struct config *config,
+                     const struct grid *grid, const struct provenance *provenance, struct error *err)
+{
+    SCOPED(plist) access = serial_access();
+    SCOPED(plist) creation = H5Pcreate(H5P_FILE_CREATE);
+    const unsigned order = H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED;
+    if (access < 0 || H5Pset_meta_block_size(access, METADATA_BLOCK) < 0 || creation < 0 ||
+        H5Pset_link_creation_order(creation, order) < 0 || H5Pset_attr_creation_order(creation, order) < 0 ||
+        H5Pset_obj_track_times(creation, false) < 0)
+        return hdf5_error(err, path, "cannot be described");
+
+    struct store store;
+    int code = init_store(&store, path, config, grid, err);
+    if (code == ERROR_NONE) {
+        store.file = H5Fcreate(temporary, H5F_ACC_TRUNC, creation, access);
+        if (store.file < 0)
+            code = hdf5_error(err, path, "cannot be created");
+    }
+    if (code == ERROR_NONE)
+        code = create_everything(store.file, path, config, grid, provenance, err);
+    if (code == ERROR_NONE)
+        code = open_datasets(&store, err);
+    if (code == ERROR_NONE)
+        code = write_known(&store, err);
+    int close_code = done_store(&store, code == ERROR_NONE ? err : NULL);
+    return code != ERROR_NONE ? code : close_code;
+}
+
+static int sync_path(const char *path, const char *name, int flags, struct error *err)
+{
+    int descriptor = open(name, flags | O_CLOEXEC);
+    int status = descriptor < 0 ? -1 : fsync(descriptor);
+    int reason = errno;
+    if (descriptor >= 0)
+        close(descriptor);
+    if (status < 0 && reason != EINVAL) /* EINVAL: this file system does not sync such a thing */
+        return error_set(err, ERROR_IO, "%s: %s cannot be brought to the disk: %s", path, name,
+                         strerror(reason));
+    return ERROR_NONE;
+}
+
+/* Gives the finished file its name, without ever replacing another's. */
+static int put_into_place(const char *path, const char *temporary, bool replace, struct error *err)
+{
+    int status;
+    if (replace) {
+        status = rename(temporary, path);
+    } else {
+        status = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE);
+        if (status < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) {
+            /* NFS and others: a second name, which is as exclusive, and the first one goes. */
+            status = link(temporary, path);
+            if (status == 0)
+                unlink(temporary);
+            else if (errno != EEXIST && access(path, F_OK) < 0 && errno == ENOENT)
+                status =
+                    rename(temporary, path); /* no second names here either: a look, and the job's lock */
+        }
+    }
+    if (status < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be put into place: %s", path, strerror(errno));
+    return ERROR_NONE;
+}
+
+/* Everything that can be known before anything is made. `folder` is the file's. */
+static int check_place(const char *path, const char *folder, bool overwrite, int64_t size, bool *replace,
+                       struct error *err)
+{
+    if (path[0] == '\0' || path[strlen(path) - 1] == '/')
+        return error_set(err, ERROR_IO, "%s: names a folder, a file is needed",
+                         path[0] == '\0' ? "\"\"" : path);
+    struct stat at;
+    if (stat(folder, &at) < 0)
+        return error_set(err, ERROR_IO, "%s: its folder %s cannot be used: %s", path, folder,
+                         strerror(errno));
+    if (!S_ISDIR(at.st_mode))
+        return error_set(err, ERROR_IO, "%s: %s is not a folder", path, folder);
+    enum store_presence presence;
+    TRY(store_probe(path, &presence, err));
+    if (presence == STORE_FOREIGN)
+        return error_set(
+            err, ERROR_IO,
+            "%s: exists and is not a result file of sgdmap, so it is left alone: move it away or "
+            "choose another name",
+            path);
+    if (presence == STORE_OURS && !overwrite)
+        return error_set(err, ERROR_IO, "%s: exists already", path);
+    *replace = presence == STORE_OURS;
+    if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0)
+        return error_set(err, ERROR_IO, "%s: its folder %s cannot be written: %s", path, folder,
+                         strerror(errno));
+
+    char needed[32], available[32];
+    human((double)size, needed);
+    struct statvfs system;
+    if (statvfs(folder, &system) == 0) {
+        double free_bytes = (double)system.f_bavail * (double)system.f_frsize;
+        if ((double)size > free_bytes)
+            return error_set(err, ERROR_IO, "%s: the sweep needs %s, %s are free on its file system", path,
+                             needed, human(free_bytes, available));
+    }
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        (double)size > (double)limit.rlim_cur)
+        return error_set(err, ERROR_IO, "%s: the sweep needs %s, files are limited to %s (ulimit -f)", path,
+                         needed, human((double)limit.rlim_cur, available));
+    return ERROR_NONE;
+}
+
+/* Makes the empty temporary file and asks for its space, which finds out about quotas. */
+static int reserve(const char *path, const char *temporary, int64_t size, struct error *err)
+{
+    if (unlink(temporary) < 0 && errno != ENOENT)
+        return error_set(err, ERROR_IO, "%s: %s, left by a creation that was killed, cannot be removed: %s",
+                         path, temporary, strerror(errno));
+    int descriptor = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be created: %s", path, strerror(errno));
+    int reason = fallocate(descriptor, 0, 0, size) == 0 ? 0 : errno;
+    close(descriptor);
+    if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
+        char needed[32];
+        unlink(temporary);
+        return error_set(err, ERROR_IO, "%s: the sweep needs %s: %s", path, human((double)size, needed),
+                         strerror(reason));
+    }
+    return ERROR_NONE;
+}
+
+/* What a symbolic link leads to, so that a rename replaces the file and not the link. Free with free(). */
+static char *resolve(const char *path)
+{
+    char *target = realpath(path, NULL);
+    return target != NULL ? target : strdup(path);
+}
+
+/* Local. One process makes the file: its failure, at whatever point, is one error on which all agree, and the
+ * metadata takes as long for a thousand ranks as for one. */
+static int create_file(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
+                       const struct provenance *provenance, struct error *err)
+{
+    SCOPED_TEXT target = resolve(path);
+    SCOPED_TEXT folder_copy = target != NULL ? strdup(target) : NULL;
+    SCOPED_TEXT name_copy = target != NULL ? strdup(target) : NULL;
+    if (folder_copy == NULL || name_copy == NULL)
+        return error_set(err, ERROR_MEMORY, "%s: no memory for its name", path);
+    const char *folder = dirname(folder_copy);
+    SCOPED_TEXT temporary = NULL;
+    if (asprintf(&temporary, "%s/.%s.creating", folder, basename(name_copy)) < 0) {
+        temporary = NULL;
+        return error_set(err, ERROR_MEMORY, "%s: no memory for its name", path);
+    }
+
+    bool replace = false;
+    const int64_t size = store_file_size(config, grid);
+    TRY(check_place(path, folder, overwrite, size, &replace, err));
+    TRY(reserve(path, temporary, size, err));
+    int code = make_file(path, temporary, config, grid, provenance, err);
+    if (code == ERROR_NONE)
+        code = sync_path(path, temporary, O_RDONLY, err);
+    if (code == ERROR_NONE)
+        code = put_into_place(target, temporary, replace, err);
+    if (code != ERROR_NONE) {
+        unlink(temporary);
+        return code;
+    }
+    return sync_path(path, folder, O_RDONLY | O_DIRECTORY, err);
+}
+
+/* -- Opening
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Opens a regular file in this process alone. */
+static int open_serial(const char *path, unsigned flags, hid_t *ret, struct error *err)
+{
+    struct stat at;
+    if (stat(path, &at) < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (!S_ISREG(at.st_mode)) /* opening a pipe would wait for its other end */
+        return foreign(err, path, "%s", S_ISDIR(at.st_mode) ? "a folder" : "not a regular file");
+    int mode = flags == H5F_ACC_RDONLY ? R_OK : R_OK | W_OK;
+    if (faccessat(AT_FDCWD, path, mode, AT_EACCESS) < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be opened for %s: %s", path,
+                         flags == H5F_ACC_RDONLY ? "reading" : "writing", strerror(errno));
+    SCOPED(plist) access = serial_access();
+    if (access < 0)
+        return hdf5_error(err, path, "cannot be opened");
+    hid_t file = H5Fopen(path, flags, access);
+    if (file < 0)
+        return hdf5_error(err, path, "not an sgdmap result file");
+    *ret = file;
+    return ERROR_NONE;
+}
+
+static int check_version(hid_t file, const char *path, struct error *err)
+{
+    int64_t version = read_number(file, "format_version");
+    if (version < 0)
+        return foreign(err, path, "no attribute format_version");
+    if (version != FORMAT_VERSION)
+        return error_set(err, ERROR_IO, "%s: its format is version %lld, this program knows version %d", path,
+                         (long long)version, FORMAT_VERSION);
+    return ERROR_NONE;
+}
+
+/* Records increase from 0 to the last step. */
+static int check_steps(struct store *store, struct error *err)
+{
+    const int64_t count = store->config->record_count;
+    int64_t *steps = allocate(count, sizeof *steps);
+    if (steps == NULL)
+        return no_memory(err, store->path);
+    int code = root_transfer(store, READ, DATASET_STEP, 0, count, steps, err);
+    if (code == ERROR_NONE) {
+        bool valid = steps[0] == 0 && steps[count - 1] == store->config->steps;
+        for (int64_t at = 1; at < count; at++)
+            valid = valid && steps[at - 1] < steps[at];
+        if (!valid)
+            code = foreign(err, store->path, "dataset step: not increasing from 0 to %lld",
+                           (long long)store->config->steps);
+    }
+    free(steps);
+    return code;
+}
+
+static int check_digest(hid_t file, const char *path, const struct config *config, struct error *err)
+{
+    char digest[CONFIG_DIGEST_SIZE];
+    config_digest(config, digest);
+    SCOPED_TEXT stored = read_text(file, "config_digest", NULL);
+    if (stored == NULL)
+        return foreign(err, path, "no attribute config_digest");
+    if (strcmp(stored, digest) != 0)
+        return foreign(err, path, "its config_digest is %.40s, its config gives %s", stored, digest);
+    return ERROR_NONE;
+}
+
+/* Local. Checks the file before all ranks open it, and adds to its history. */
+static int prepare_open(const char *path, const struct config *config, const struct grid *grid,
+                        const struct provenance *provenance, struct error *err)
+{
+    struct store store;
+    int code = init_store(&store, path, config, grid, err);
+    if (code == ERROR_NONE)
+        code = open_serial(path, H5F_ACC_RDWR, &store.file, err);
+    if (code == ERROR_NONE)
+        code = check_version(store.file, path, err);
+    if (code == ERROR_NONE)
+        code = check_digest(store.file, path, config, err);
+    if (code == ERROR_NONE)
+        code = open_datasets(&store, err);
+    if (code == ERROR_NONE)
+        code = check_steps(&store, err);
+    if (code == ERROR_NONE)
+        code = append_history(store.file, path, provenance->history, err);
+    int close_code = done_store(&store, code == ERROR_NONE ? err : NULL);
+    return code != ERROR_NONE ? code : close_code;
+}
+
+/* Collective. Opens a file that rank 0 has just checked. */
+static int open_parallel(const char *path, const struct config *config, const struct grid *grid,
+                         MPI_Comm comm, struct store **ret, struct error *err)
+{
+    struct store *store = malloc(sizeof *store);
+    int code = store == NULL ? error_set(err, ERROR_MEMORY, "%s: no memory to open it", path)
+                             : init_store(store, path, config, grid, err);
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (code == ERROR_NONE && (access < 0 || H5Pset_fapl_mpio(access, comm, MPI_INFO_NULL) < 0))
+        code = hdf5_error(err, path, "cannot be opened");
+    /* MPI-IO's open is collective, and a rank that cannot see the file would leave the others inside. */
+    if (code == ERROR_NONE && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0)
+        code = error_set(err, ERROR_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
+    code = comm_agree(comm, err, code);
+    if (code == ERROR_NONE) {
+        store->file = H5Fopen(path, H5F_ACC_RDWR, access);
+        if (store->file < 0)
+            code = hdf5_error(err, path, "cannot be opened");
+        code = comm_agree(comm, err, code);
+    }
+    if (access >= 0)
+        H5Pclose(access);
+    if (code == ERROR_NONE)
+        code = comm_agree(comm, err, open_datasets(store, err));
+    if (code != ERROR_NONE) {
+        if (store != NULL)
+            (void)!done_store(store, NULL);
+        free(store);
+        return code;
+    }
+    store->parallel = true;
+    store->comm = comm;
+    *ret = store;
+    return ERROR_NONE;
+}
+
+int store_create(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
+                 const struct provenance *provenance, MPI_Comm comm, struct store **ret, struct error *err)
+{
+    quiet();
+    int rank;
+    MPI_Comm_rank(comm, &rank);
+    int code = rank == 0 ? create_file(path, overwrite, config, grid, provenance, err) : ERROR_NONE;
+    TRY(comm_agree(comm, err, code));
+    return open_parallel(path, config, grid, comm, ret, err);
+}
+
+int store_open(const char *path, const struct config *config, const struct grid *grid,
+               const struct provenance *provenance, MPI_Comm comm, struct store **ret, struct error *err)
+{
+    quiet();
+    int rank;
+    MPI_Comm_rank(comm, &rank);
+    int code = rank == 0 ? prepare_open(path, config, grid, provenance, err) : ERROR_NONE;
+    TRY(comm_agree(comm, err, code));
+    return open_parallel(path, config, grid, comm, ret, err);
+}
+
+/* Fills `config` and `grid` from the file's own text. Both are untouched on failure. */
+static int read_config(hid_t file, const char *path, struct config *config, struct grid *grid,
+                       struct error *err)
+{
+    TRY(check_version(file, path, err));
+    SCOPED_TEXT text = read_text(file, "config", NULL);
+    SCOPED_TEXT overrides = read_text(file, "config_overrides", NULL);
+    if (text == NULL || overrides == NULL)
+        return foreign(err, path, "no attribute config");
+
+    struct config parsed;
+    int code = config_parse("its config", text, strlen(text), overrides, &parsed, err);
+    if (code == ERROR_NONE) {
+        struct grid expanded;
+        code = grid_expand(&parsed, &expanded, err);
+        if (code == ERROR_NONE) {
+            code = check_digest(file, path, &parsed, err);
+            if (code == ERROR_NONE) {
+                *config = parsed;
+                *grid = expanded;
+                grid->config = config;
+                return ERROR_NONE;
+            }
+            grid_done(&expanded);
+            config_done(&parsed);
+            return code;
+        }
+        config_done(&parsed);
+    }
+    if (code == ERROR_ARGUMENT) { /* the text is the file's, not the caller's */
+        error_prefix(err, "%s: not an sgdmap result file: ", path);
+        if (err != NULL)
+            err->code = ERROR_IO;
+        code = ERROR_IO;
+    }
+    return code;
+}
+
+int store_open_read(const char *path, struct config *config, struct grid *grid, struct store **ret,
+                    struct error *err)
+{
+    quiet();
+    hid_t file;
+    TRY(open_serial(path, H5F_ACC_RDONLY, &file, err));
+    int code = read_config(file, path, config, grid, err);
+    if (code != ERROR_NONE) {
+        H5Fclose(file);
+        return code;
+    }
+    struct store *store = malloc(sizeof *store);
+    if (store == NULL) {
+        H5Fclose(file);
+        code = error_set(err, ERROR_MEMORY, "%s: no memory to open it", path);
+    } else {
+        code = init_store(store, path, config, grid, err);
+        store->file = file;
+        if (code == ERROR_NONE)
+            code = open_datasets(store, err);
+        if (code == ERROR_NONE)
+            code = check_steps(store, err);
+        if (code != ERROR_NONE)
+            (void)!done_store(store, NULL);
+    }
+    if (code != ERROR_NONE) {
+        free(store);
+        grid_done(grid);
+        config_done(config);
+        return code;
+    }
+    *ret = store;
+    return ERROR_NONE;
+}
+
+int store_close(struct store *store, struct error *err)
+{
+    if (store == NULL)
+        return ERROR_NONE;
+    const bool parallel = store->parallel;
+    const MPI_Comm comm = store->comm;
+    int code = ERROR_NONE;
+    if (parallel && H5Fflush(store->file, H5F_SCOPE_LOCAL) < 0) /* with MPI-IO this reaches the disk */
+        code = hdf5_error(err, store->path, "cannot be brought to the disk");
+    int close_code = done_store(store, code == ERROR_NONE ? err : NULL);
+    free(store);
+    code = code != ERROR_NONE ? code : close_code;
+    return parallel ? comm_agree(comm, err, code) : code;
+}
+
+int store_probe(const char *path, enum store_presence *ret, struct error *err)
+{
+    quiet();
+    struct stat at;
+    if (stat(path, &at) < 0) {
+        if (errno != ENOENT)
+            return error_set(err, ERROR_IO, "%s: cannot be looked at: %s", path, strerror(errno));
+        /* A link that leads nowhere is something all the same. */
+        *ret = lstat(path, &at) == 0 ? STORE_FOREIGN : STORE_ABSENT;
+        return ERROR_NONE;
+    }
+    if (S_ISREG(at.st_mode) && faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    hid_t file;
+    if (open_serial(path, H5F_ACC_RDONLY, &file, NULL) != ERROR_NONE) {
+        *ret = STORE_FOREIGN;
+        return ERROR_NONE;
+    }
+    SCOPED_TEXT text = read_text(file, "config", NULL);
+    SCOPED_TEXT digest = read_text(file, "config_digest", NULL);
+    *ret = text != NULL && digest != NULL && read_number(file, "format_version") >= 0 ? STORE_OURS
+                                                                                      : STORE_FOREIGN;
+    H5Fclose(file);
+    return ERROR_NONE;
+}
+
+/* -- Rows
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* A run as the checksum sees it. The pointers are to this run's rows. */
+struct run_view {
+    const struct setting *setting;
+    const struct run_result *result;
+    const double *fields[RECORD_FIELD_COUNT]; /* [record_count]; NULL where not in config.fields */
+    const double *student, *teacher;          /* [d][d]; NULL without weights */
+};
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the checksum is over little-endian values");
+
+static uint64_t member_bits(const struct dataset_info *info, const void *structure)
+{
+    const char *member = (const char *)structure + info->offset;
+    uint64_t bits = 0;
+    memcpy(&bits, member, info->type == TYPE_I8 ? sizeof(unsigned) : sizeof bits);
+    return bits;
+}
+
+/* XXH3-64 of what decides whether a run is whole: its setting, trajectories, weights and results, 8 bytes a
+ * value in the order of the table. 0 stands for a run without a checksum. */
+static uint64_t run_checksum(const struct store *store, XXH3_state_t *state, const struct run_view *run)
+{
+    uint64_t settings[DATASET_COUNT], results[DATASET_COUNT];
+    size_t setting_count = 0, result_count = 0;
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        if (is_column(id, SOURCE_SETTING))
+            settings[setting_count++] = member_bits(&root_datasets[id], run->setting);
+        else if (is_column(id, SOURCE_RESULT))
+            results[result_count++] = member_bits(&root_datasets[id], run->result);
+    }
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, settings, setting_count * sizeof *settings);
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+        if (run->fields[field] != NULL)
+            XXH3_64bits_update(state, run->fields[field],
+                               (size_t)store->config->record_count * sizeof(double));
+    if (run->student != NULL) {
+        size_t size = (size_t)(run->setting->dimension * run->setting->dimension) * sizeof(double);
+        XXH3_64bits_update(state, run->student, size);
+        XXH3_64bits_update(state, run->teacher, size);
+    }
+    XXH3_64bits_update(state, results, result_count * sizeof *results);
+    uint64_t digest = XXH3_64bits_digest(state);
+    return digest == 0 ? 1 : digest;
+}
+
+/* Buffers for a block of neighbouring runs of one dimension. */
+struct block {
+    int64_t capacity; /* runs */
+    struct setting *settings;
+    struct run_result *results;
+    void *column; /* room for `capacity` values of any type */
+    uint64_t *checksums;
+    double *fields[RECORD_FIELD_COUNT]; /* [capacity][record_count] */
+    double *student, *teacher;          /* [capacity][d][d] */
+    XXH3_state_t *state;
+};
+
+static void block_done(struct block *block)
+{
+    free(block->settings);
+    free(block->results);
+    free(block->column);
+    free(block->checksums);
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+        free(block->fields[field]);
+    free(block->student);
+    free(block->teacher);
+    XXH3_freeState(block->state);
+}
+
+/* `rows`: whether fields and weights are wanted. `d` is 0 without weights. */
+static int block_init(const struct store *store, int64_t capacity, bool rows, int64_t d, struct block *ret,
+                      struct error *err)
+{
+    struct block block = {
+        .capacity = capacity,
+        .settings = allocate(capacity, sizeof *block.settings),
+        .results = allocate(capacity, sizeof *block.results),
+        .column = allocate(capacity, 8),
+        .checksums = allocate(capacity, sizeof *block.checksums),
+        .state = XXH3_createState(),
+    };
+    bool complete = block.settings != NULL && block.results != NULL && block.column != NULL &&
+                    block.checksums != NULL && block.state != NULL;
+    const size_t row = (size_t)store->config->record_count * sizeof(double);
+    for (int field = 0; field < RECORD_FIELD_COUNT && rows; field++) {
+        if (!has_field(store->config, field))
+            continue;
+        block.fields[field] = allocate(capacity, row);
+        complete = complete && block.fields[field] != NULL;
+    }
+    if (rows && d > 0) {
+        block.student = allocate(capacity, (size_t)(d * d) * sizeof(double));
+        block.teacher = allocate(capacity, (size_t)(d * d) * sizeof(double));
+        complete = complete && block.student != NULL && block.teacher != NULL;
+    }
+    if (!complete) {
+        block_done(&block);
+        return no_memory(err, store->path);
+    }
+    *ret = block;
+    return ERROR_NONE;
+}
+
+/* The values of a run that has none: [count] NaN. */
+static double *nan_row(int64_t count)
+{
+    double *row = allocate(count, sizeof *row);
+    for (int64_t at = 0; row != NULL && at < count; at++)
+        row[at] = NAN;
+    return row;
+}
+
+/* Writes rows, or NaN where there are none. */
+static int write_rows(struct store *store, const struct store_rows *rows, const struct weights *weights,
+                      const double *nothing, struct error *err)
+{
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++) {
+        const int id = DATASET_FIRST_FIELD + field;
+        if (!has_field(store->config, field))
+            continue;
+        if (rows->fields[field] != NULL) {
+            TRY(root_transfer(store, WRITE, id, rows->first_run, rows->run_count, (void *)rows->fields[field],
+                              err));
+            continue;
+        }
+        for (int64_t at = 0; at < rows->run_count; at++)
+            TRY(root_transfer(store, WRITE, id, rows->first_run + at, 1, (void *)nothing, err));
+    }
+    for (int id = WEIGHTS_STUDENT; id <= WEIGHTS_TEACHER && weights != NULL; id++) {
+        const double *values = id == WEIGHTS_STUDENT ? rows->student : rows->teacher;
+        if (values != NULL) {
+            TRY(weights_transfer(store, WRITE, weights, id, rows->first_run, rows->run_count, (void *)values,
+                                 err));
+            continue;
+        }
+        for (int64_t at = 0; at < rows->run_count; at++)
+            TRY(weights_transfer(store, WRITE, weights, id, rows->first_run + at, 1, (void *)nothing, err));
+    }
+    return ERROR_NONE;
+}
+
+static void checksum_rows(const struct store *store, const struct store_rows *rows,
+                          const struct weights *weights, const double *nothing, const struct block *block)
+{
+    const int64_t records = store->config->record_count;
+    const int64_t dd = weights != NULL ? weights->dimension * weights->dimension : 0;
+    for (int64_t at = 0; at < rows->run_count; at++) {
+        struct run_view run = {.setting = &block->settings[at], .result = &rows->results[at]};
+        for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+            if (has_field(store->config, field))
+                run.fields[field] =
+                    rows->fields[field] != NULL ? rows->fields[field] + at * records : nothing;
+        if (weights != NULL) {
+            run.student = rows->student != NULL ? rows->student + at * dd : nothing;
+            run.teacher = rows->teacher != NULL ? rows->teacher + at * dd : nothing;
+        }
+        block->checksums[at] = run_checksum(store, block->state, &run);
+    }
+}
+
+/* The columns, in the table's order: results, then checksum, then status. */
+static int write_columns(struct store *store, const struct store_rows *rows, int rank,
+                         const struct block *block, struct error *err)
+{
+    for (int id = DATASET_STEPS_DONE; id < DATASET_COUNT; id++) {
+        const struct dataset_info *info = &root_datasets[id];
+        if (info->source == SOURCE_RESULT || info->source == SOURCE_TIMING) {
+            gather(info, rows->results, sizeof *rows->results, rows->run_count, block->column);
+        } else if (info->source == SOURCE_RANK) {
+            for (int64_t at = 0; at < rows->run_count; at++)
+                ((int32_t *)block->column)[at] = rank;
+        }
+        void *values = info->source == SOURCE_CHECKSUM ? (void *)block->checksums : block->column;
+        TRY(root_transfer(store, WRITE, id, rows->first_run, rows->run_count, values, err));
+    }
+    return ERROR_NONE;
+}
+
+int store_write(struct store *store, const struct store_rows *rows, int rank, struct error *err)
+{
+    assert(rows->first_run >= 0 && rows->run_count >= 1 &&
+           rows->first_run + rows->run_count <= store->grid->run_count);
+    const struct weights *weights = weights_of(store, rows->first_run);
+    assert(weights == NULL || rows->first_run + rows->run_count <= weights->first_run + weights->run_count);
+
+    int64_t longest = store->config->record_count;
+    if (weights != NULL && weights->dimension * weights->dimension > longest)
+        longest = weights->dimension * weights->dimension;
+    bool missing = weights != NULL && (rows->student == NULL || rows->teacher == NULL);
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+        missing = missing || (has_field(store->config, field) && rows->fields[field] == NULL);
+
+    struct block block;
+    TRY(block_init(store, rows->run_count, false, 0, &block, err));
+    double *nothing = missing ? nan_row(longest) : NULL;
+    int code = missing && nothing == NULL ? no_memory(err, store->path) : ERROR_NONE;
+    for (int64_t at = 0; at < rows->run_count; at++)
+        grid_setting(store->grid, rows->first_run + at, &block.settings[at]);
+    if (code == ERROR_NONE)
+        code = write_rows(store, rows, weights, nothing, err);
+    if (code == ERROR_NONE) {
+        checksum_rows(store, rows, weights, nothing, &block);
+        code = write_columns(store, rows, rank, &block, err);
+    }
+    free(nothing);
+    block_done(&block);
+    return code;
+}
+
+int store_mark_running(struct store *store, int64_t first_run, int64_t run_count, struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
+    int8_t *status = allocate(run_count, sizeof *status);
+    if (status == NULL)
+        return no_memory(err, store->path);
+    int code = root_transfer(store, READ, DATASET_STATUS, first_run, run_count, status, err);
+    bool changed = false;
+    for (int64_t at = 0; code == ERROR_NONE && at < run_count; at++) {
+        changed = changed || status[at] == OUTCOME_PENDING;
+        if (status[at] == OUTCOME_PENDING)
+            status[at] = OUTCOME_RUNNING;
+    }
+    if (code == ERROR_NONE && changed)
+        code = root_transfer(store, WRITE, DATASET_STATUS, first_run, run_count, status, err);
+    free(status);
+    return code;
+}
+
+int store_read_results(struct store *store, int64_t first_run, int64_t run_count, struct run_result *ret,
+                       struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
+    const int64_t capacity = run_count < BLOCK_RUNS ? run_count : BLOCK_RUNS;
+    void *buffer = allocate(capacity, 8);
+    if (buffer == NULL)
+        return no_memory(err, store->path);
+    int code = ERROR_NONE;
+    for (int64_t done = 0; code == ERROR_NONE && done < run_count; done += capacity) {
+        int64_t count = run_count - done < capacity ? run_count - done : capacity;
+        code =
+            read_columns(store, SOURCE_RESULT, first_run + done, count, ret + done, sizeof *ret, buffer, err);
+        if (code == ERROR_NONE)
+            code = read_columns(store, SOURCE_TIMING, first_run + done, count, ret + done, sizeof *ret,
+                                buffer, err);
+    }
+    free(buffer);
+    for (int64_t at = 0; code == ERROR_NONE && at < run_count; at++) {
+        if ((unsigned)ret[at].outcome >= OUTCOME_COUNT)
+            ret[at].outcome = OUTCOME_PENDING;
+        if ((unsigned)ret[at].failure >= FAILURE_COUNT)
+            ret[at].failure = FAILURE_NONE;
+    }
+    return code;
+}
+
+int store_read_field(struct store *store, enum record_field field, int64_t first_run, int64_t run_count,
+                     double *ret, struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
+    if (!has_field(store->config, (int)field))
+        return error_set(err, ERROR_ARGUMENT, "%s: %s is not in it: output.fields leaves it out", store->path,
+                         record_field_info(field)->name);
+    return root_transfer(store, READ, DATASET_FIRST_FIELD + (int)field, first_run, run_count, ret, err);
+}
+
+int store_read_weights(struct store *store, int64_t run, double *student, double *teacher, struct error *err)
+{
+    assert(run >= 0 && run < store->grid->run_count);
+    const struct weights *weights = weights_of(store, run);
+    if (weights == NULL)
+        return error_set(err, ERROR_ARGUMENT, "%s: no weights are in it: output.weights is none",
+                         store->path);
+    TRY(weights_transfer(store, READ, weights, WEIGHTS_STUDENT, run, 1, student, err));
+    return weights_transfer(store, READ, weights, WEIGHTS_TEACHER, run, 1, teacher, err);
+}
+
+/* -- Checking
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Reads all that the checksums of `count` runs cover. */
+static int read_block(struct store *store, const struct weights *weights, int64_t first, int64_t count,
+                      const struct block *block, struct error *err)
+{
+    TRY(read_columns(store, SOURCE_SETTING, first, count, block->settings, sizeof *block->settings,
+                     block->column, err));
+    TRY(read_columns(store, SOURCE_RESULT, first, count, block->results, sizeof *block->results,
+                     block->column, err));
+    TRY(root_transfer(store, READ, DATASET_CHECKSUM, first, count, block->checksums, err));
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+        if (block->fields[field] != NULL)
+            TRY(root_transfer(store, READ, DATASET_FIRST_FIELD + field, first, count, block->fields[field],
+                              err));
+    if (weights == NULL)
+        return ERROR_NONE;
+    TRY(weights_transfer(store, READ, weights, WEIGHTS_STUDENT, first, count, block->student, err));
+    return weights_transfer(store, READ, weights, WEIGHTS_TEACHER, first, count, block->teacher, err);
+}
+
+static int check_block(struct store *store, const struct weights *weights, int64_t first, int64_t count,
+                       const struct block *block, uint8_t *ret, struct error *err)
+{
+    /* Most of a young sweep is not done: its status says so without its rows. */
+    int8_t *status = block->column;
+    TRY(root_transfer(store, READ, DATASET_STATUS, first, count, status, err));
+    bool any = false;
+    for (int64_t at = 0; at < count; at++) {
+        ret[at] = STORE_NOT_DONE;
+        any = any || (status[at] != OUTCOME_PENDING && status[at] != OUTCOME_RUNNING);
+    }
+    if (!any)
+        return ERROR_NONE;
+
+    TRY(read_block(store, weights, first, count, block, err));
+    const int64_t records = store->config->record_count;
+    for (int64_t at = 0; at < count; at++) {
+        const struct run_result *result = &block->results[at];
+        if (result->outcome == OUTCOME_PENDING || result->outcome == OUTCOME_RUNNING)
+            continue;
+        struct setting expected;
+        grid_setting(store->grid, first + at, &expected);
+        struct run_view run = {.setting = &block->settings[at], .result = result};
+        for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+            if (block->fields[field] != NULL)
+                run.fields[field] = block->fields[field] + at * records;
+        if (weights != NULL) {
+            run.student = block->student + at * weights->dimension * weights->dimension;
+            run.teacher = block->teacher + at * weights->dimension * weights->dimension;
+        }
+        bool ours = run.setting->run == first + at && run.setting->dimension == expected.dimension;
+        bool match = ours && (unsigned)result->outcome < OUTCOME_COUNT &&
+                     run_checksum(store, block->state, &run) == block->checksums[at];
+        ret[at] = match ? STORE_DONE : STORE_MISMATCH;
+    }
+    return ERROR_NONE;
+}
+
+int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8_t *ret, struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
+    int64_t run_bytes = 0;
+    for (int field = 0; field < RECORD_FIELD_COUNT; field++)
+        run_bytes += has_field(store->config, field) ? store->config->record_count * 8 : 0;
+
+    for (int64_t done = 0; done < run_count;) {
+        /* As many runs as have one dimension and fit. */
+        const int64_t first = first_run + done;
+        const struct weights *weights = weights_of(store, first);
+        const int64_t d = weights != NULL ? weights->dimension : 0;
+        int64_t stretch = run_count - done;
+        if (weights != NULL && weights->first_run + weights->run_count - first < stretch)
+            stretch = weights->first_run + weights->run_count - first;
+        int64_t capacity = BLOCK_BYTES / (run_bytes + 16 * d * d + 1);
+        capacity = capacity < 1 ? 1 : capacity > BLOCK_RUNS ? BLOCK_RUNS : capacity;
+        capacity = capacity > stretch ? stretch : capacity;
+
+        struct block block;
+        TRY(block_init(store, capacity, true, d, &block, err));
+        int code = ERROR_NONE;
+        for (int64_t at = 0; code == ERROR_NONE && at < stretch; at += capacity) {
+            int64_t count = stretch - at < capacity ? stretch - at : capacity;
+            code = check_block(store, weights, first + at, count, &block, ret + done + at, err);
+        }
+        block_done(&block);
+        TRY(code);
+        done += stretch;
+    }
+    return ERROR_NONE;
+}
+
+/* -- About the file
+ * ------------------------------------------------------------------------------------------------- */
+
+char *store_attribute(struct store *store, const char *name)
+{
+    return read_text(store->file, name, NULL);
+}
+
+/* *total += the dataset's bytes; false on overflow. */
+static bool add_size(const struct dataset_info *info, const int64_t extents[DIM_COUNT], int64_t *total)
+{
+    int64_t bytes = (int64_t)type_size(info->type);
+    for (int at = 0; at < info->rank; at++)
+        if (__builtin_mul_overflow(bytes, extents[info->dims[at]], &bytes))
+            return false;
+    return !__builtin_add_overflow(*total, bytes + DATASET_METADATA, total);
+}
+
+int64_t store_file_size(const struct config *config, const struct grid *grid)
+{
+    int64_t total = METADATA_BLOCK + HISTORY_SIZE + (int64_t)strlen(config->text);
+    const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        struct dataset_info info = root_dataset(id);
+        if (has_dataset(config, id) && !add_size(&info, extents, &total))
+            return INT64_MAX;
+    }
+    struct weights weights;
+    for (int64_t block = 0; config->weights != WEIGHTS_NONE && next_weights(grid, &block, &weights);) {
+        const int64_t d = weights.dimension;
+        const int64_t weights_extents[DIM_COUNT] = {
+            [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+        for (int id = 0; id < WEIGHTS_COUNT; id++)
+            if (!add_size(&weights_datasets[id], weights_extents, &total))
+                return INT64_MAX;
+    }
+    return total;
+}
+
+const char *store_hdf5_version(void)
+{
+#define TEXT_OF(value) #value
+#define VERSION_TEXT(major, minor, release) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(release)
+    return VERSION_TEXT(H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
+}

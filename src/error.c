@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int error_set(struct error *err, enum error_code code, const char *format, ...)
+void error_write(struct error *err, enum error_code code, const char *format, ...)
 {
     if (err != NULL) {
         va_list arguments;
@@ -13,7 +13,6 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
         va_end(arguments);
         err->code = code;
     }
-    return (int)code;
 }
 
 void error_prefix(struct error *err, const char *format, ...)

@@ -172,7 +172,8 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
     return code;
 }
 
-/* -- For benchmarks -------------------------------------------------------------------------------------------------- */
+/* -- For benchmarks
+ * -------------------------------------------------------------------------------------------------- */
 
 struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs);
 double probe_bench_steps(struct trainer *trainer, int64_t steps);
@@ -236,8 +237,10 @@ double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int6
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t p = 0; p < panels; ++p) {
                 double *panel = a + p * columns * dimension;
-                linalg_product(LINALG_PLAIN, batch, columns, dimension, x, batch, panel, dimension, 0, z, batch);
-                linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel, dimension);
+                linalg_product(LINALG_PLAIN, batch, columns, dimension, x, batch, panel, dimension, 0, z,
+                               batch);
+                linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel,
+                               dimension);
             }
         start = seconds() - start;
     }

@@ -20,11 +20,17 @@ struct error {
 
 #define WARN_UNUSED __attribute__((warn_unused_result))
 
-/* Writes code and message into `err` (which may be NULL) and returns the code, so that a caller can
- * `return error_set(...)`. A message names the thing, the value and what was expected:
- * "grid.dimension: 0 is not in [1, 4096]". The longest messages are cut at the struct's size. */
-int error_set(struct error *err, enum error_code code, const char *format, ...)
+/* Writes code and message into `err` (which may be NULL) and is the code, so that a caller can `return error_set(...)`. A
+ * message names the thing, the value and what was expected: "grid.dimension: 0 is not in [1, 4096]". The longest
+ * messages are cut at the struct's size. A macro, so that compilers and analyzers see that it is not 0. */
+#define error_set(err, code, ...) (error_write(err, code, __VA_ARGS__), error_status(code))
+void error_write(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+static inline int error_status(enum error_code code)
+{
+    return (int)code;
+}
 
 /* Puts a prefix before a message that is already there: "FILE: " + message. */
 void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,42 @@
+/* command: the subcommands, each from its arguments to an exit status. Only they and main print and exit. */
+#ifndef SGDMAP_COMMAND_H
+#define SGDMAP_COMMAND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "sgdmap/config.h"
+#include "sgdmap/error.h"
+#include "sgdmap/grid.h"
+#include "sgdmap/linalg.h"
+
+/* argv[0] is the subcommand's name. */
+int command_plan(int argc, char **argv);
+int command_run(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_verify(int argc, char **argv);
+int command_replay(int argc, char **argv);
+
+/* -- What several of them need
+ * ---------------------------------------------------------------------------------------- */
+
+/* "sgdmap: MESSAGE" on standard error; returns the exit status that belongs to the error. */
+int command_fail(const struct error *err);
+
+/* Wrong use: the message, and where help is. Returns 2. */
+int command_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* "1 h 02 min", "3 min 05 s", "4.2 s" */
+enum { COMMAND_TEXT_SIZE = 64 };
+void command_duration(double seconds, char ret[COMMAND_TEXT_SIZE]);
+/* "1.2 GB" */
+void command_bytes(double bytes, char ret[COMMAND_TEXT_SIZE]);
+
+/* The sweep's cost decides which of BLIS's kernels it is trained with; a function of the config alone. */
+enum linalg_preference command_preference(const struct grid *grid);
+
+/* `sgdmap --version` and the attribute `source`: "sgdmap 0.1.0 (git abc1234, dirty)" */
+const char *command_source(void);
+
+#endif

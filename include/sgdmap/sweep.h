@@ -1,0 +1,56 @@
+/* sweep: groups over ranks. Rank 0 is the master: it hands out groups, the most expensive first, to whoever
+ * asks, and trains too, between whose slices it answers. A rank asks before it is through with what it has.
+ */
+#ifndef SGDMAP_SWEEP_H
+#define SGDMAP_SWEEP_H
+
+#include <mpi.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sgdmap/config.h"
+#include "sgdmap/error.h"
+#include "sgdmap/grid.h"
+#include "sgdmap/kernels.h"
+#include "sgdmap/record.h"
+#include "sgdmap/store.h"
+
+/* How far the sweep is, as rank 0 knows it. */
+struct sweep_progress {
+    int64_t run_count;
+    int64_t
+        outcomes[OUTCOME_COUNT]; /* runs by outcome, those of earlier sessions of the same file included */
+    int64_t trained;             /* runs that ended in this session */
+    double cost;                 /* predicted seconds of all that this session has to do */
+    double cost_done;            /* of that, what is behind */
+    double elapsed;              /* s since the start of the session */
+    int ranks;
+};
+
+/* Told at most every `interval` seconds, and once at the end. */
+struct sweep_observer {
+    void (*progress)(void *context, const struct sweep_progress *progress, bool last);
+    void (*failure)(void *context, int64_t run, const char *message); /* a run that could not be computed */
+    double interval;
+    void *context;
+};
+
+/* What became of the ranks' time, on rank 0. */
+struct sweep_summary {
+    struct sweep_progress progress;
+    double idle_mean, idle_worst; /* share of the session that ranks waited for work, in [0, 1] */
+    double write_mean;            /* share that went into the file */
+    int idle_worst_rank;
+};
+
+/* Collective. Trains all runs of `store` that are not done, failed ones included; with `fresh`, just created,
+ * it does not look for any that are. `stop`, set by a signal handler on any rank, ends the sweep on all.
+ * Errors, the same on all ranks: ERROR_INTERRUPTED, ERROR_IO, ERROR_MEMORY. `ret` is meaningful on rank 0 and
+ * set in every case. */
+WARN_UNUSED int sweep_train(const struct kernels *kernels, const struct config *config,
+                            const struct grid *grid, struct store *store, bool fresh, MPI_Comm comm,
+                            const volatile sig_atomic_t *stop, const struct sweep_observer *observer,
+                            struct sweep_summary *ret, struct error *err);
+
+#endif

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Sourced by quickstart.sh and tests/run.sh: what to install, and how. Reads nothing but the machine's state.
+
+SGDMAP_PACKAGES_BUILD="gcc libc6-dev git meson ninja-build pkg-config openmpi-bin libopenmpi-dev
+  libhdf5-openmpi-dev libblis-serial-dev libsleef-dev librandom123-dev libcyaml-dev libyaml-dev libxxhash-dev
+  python3 python3-numpy python3-h5py python3-xarray python3-netcdf4 python3-h5netcdf python3-matplotlib"
+SGDMAP_PACKAGES_TEST="libcmocka-dev python3-pytest python3-torch python3-mpmath netcdf-bin clang-format clang-tidy
+  valgrind procps"
+
+# The packages among the arguments that are not installed, on one line.
+missing_packages() {
+  local package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || printf '%s ' "$package"
+  done
+}
+
+# Installs what is missing of the arguments: as root, or with sudo; else says what is missing and stops.
+install_packages() {
+  local missing
+  if ! command -v dpkg-query >/dev/null; then
+    echo "sgdmap: this is not a Debian system: install what corresponds to" $SGDMAP_PACKAGES_BUILD >&2
+    echo "        (README, \"On a cluster, without root\"), then: meson setup build && ninja -C build" >&2
+    exit 2
+  fi
+  missing=$(missing_packages "$@")
+  [ -n "$missing" ] || return 0
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null || ! sudo -v; then
+      echo "sgdmap: these packages are missing, and neither root nor sudo is there to install them:" >&2
+      echo "  $missing" >&2
+      echo "Ask your administrator for: apt-get install $missing" >&2
+      echo "or see README, \"On a cluster, without root\"." >&2
+      exit 2
+    fi
+    as_root=(sudo)
+  fi
+  echo "installing: $missing"
+  local log
+  log=$(mktemp)
+  # shellcheck disable=SC2086
+  if ! { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $missing; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "sgdmap: the packages could not be installed; the whole log is $log" >&2
+    exit 2
+  fi
+  rm -f "$log"
+}
+
+# Sets up and builds a meson folder, quietly unless it fails: build FOLDER [OPTION…]
+build() {
+  local folder=$1 log
+  shift
+  log=$(mktemp)
+  if ! { if [ -f "$folder/build.ninja" ]; then meson configure "$folder" "$@"; else meson setup "$folder" "$@"; fi &&
+         ninja -C "$folder"; } >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    echo "sgdmap: the build failed; the whole log is $log" >&2
+    exit 1
+  fi
+  rm -f "$log"
+}
+
+# Open MPI refuses root without these two.
+if [ "$(id -u)" -eq 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# From a clone to a map: installs the packages, builds, runs the default sweep on this machine's cores, draws the map.
+#
+#   bash jobs/quickstart.sh [FOLDER]      FOLDER: where the results go (results)
+#
+# Run again it goes on with what is not done. SGDMAP_RANKS sets the number of ranks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+results=${1:-results}
+. jobs/packages.sh
+
+if [ "${results#-}" != "$results" ]; then
+  sed -n '2,6s/^# \{0,1\}//p' jobs/quickstart.sh
+  [ "$results" = "-h" ] || [ "$results" = "--help" ] && exit 0 || exit 2
+fi
+# shellcheck disable=SC2086
+install_packages $SGDMAP_PACKAGES_BUILD
+echo "building"
+build build --buildtype=release
+
+mkdir -p "$results"
+ranks=${SGDMAP_RANKS:-$(nproc)}
+echo "training (jobs/default.yaml on $ranks cores)"
+status=0
+mpirun --oversubscribe -n "$ranks" build/src/sgdmap run jobs/default.yaml -o "$results/default.h5" || status=$?
+if [ "$status" -gt 1 ]; then
+  echo "sgdmap: the sweep ended with $status; the same command again goes on" >&2
+  exit "$status"
+fi
+analysis/sgdmap-analysis map "$results/default.h5" -o "$results/default.png" >/dev/null
+
+echo
+echo "result file   $(realpath "$results")/default.h5"
+echo "map           $(realpath "$results")/default.png"

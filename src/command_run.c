@@ -1,0 +1,335 @@
+/* sgdmap run: the sweep itself, on all ranks. */
+#include <errno.h>
+#include <getopt.h>
+#include <mpi.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sgdmap/comm.h"
+#include "sgdmap/command.h"
+#include "sgdmap/kernels.h"
+#include "sgdmap/lock.h"
+#include "sgdmap/store.h"
+#include "sgdmap/sweep.h"
+#include "sgdmap/terminal.h"
+
+/* Long enough for a killed job's ranks to notice and die, short enough to be waited for. */
+static const double LOCK_WAIT = 10;
+
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int signal)
+{
+    (void)signal;
+    stop_requested = 1;
+}
+
+struct run_arguments {
+    const char *config;
+    const char *output;
+    const char **overrides;
+    size_t override_count;
+    bool overwrite;
+    bool help;
+};
+
+static void usage(void)
+{
+    puts("usage: [mpirun -n N] sgdmap run CONFIG -o FILE [--set KEY=VALUE]… [--overwrite]\n\n"
+         "Trains all runs of CONFIG that are not done yet in FILE, which it creates if need be. The same "
+         "command\n"
+         "again goes on where the last one stopped; with another config for the same FILE it lists the "
+         "differences\n"
+         "and stops.\n\n"
+         "  -o, --output FILE     the result file (HDF5 that is also netCDF-4)\n"
+         "      --set KEY=VALUE   override a value of CONFIG: --set grid.step_size=0.01\n"
+         "      --overwrite       begin FILE anew: what is in it is lost\n"
+         "  -h, --help            this text\n\n"
+         "SIGTERM, SIGINT and SIGUSR1 end the job with exit status 75.");
+}
+
+static int parse_arguments(int argc, char **argv, struct run_arguments *ret, struct error *err)
+{
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"overwrite", no_argument, NULL, 'w'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    ret->overrides = calloc((size_t)argc, sizeof *ret->overrides);
+    if (ret->overrides == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for the arguments");
+    opterr = 0;
+    optind = 1;
+    for (int option; (option = getopt_long(argc, argv, ":o:h", options, NULL)) != -1;) {
+        switch (option) {
+        case 'o':
+            if (ret->output != NULL)
+                return error_set(err, ERROR_ARGUMENT, "run: -o is given twice: %s and %s", ret->output,
+                                 optarg);
+            ret->output = optarg;
+            break;
+        case 's':
+            ret->overrides[ret->override_count++] = optarg;
+            break;
+        case 'w':
+            ret->overwrite = true;
+            break;
+        case 'h':
+            ret->help = true;
+            return 0;
+        case ':':
+            return error_set(err, ERROR_ARGUMENT, "run: %s wants a value; sgdmap run -h tells more",
+                             argv[optind - 1]);
+        default:
+            return error_set(err, ERROR_ARGUMENT, "run: %s: unknown option; sgdmap run -h tells more",
+                             argv[optind - 1]);
+        }
+    }
+    if (optind >= argc)
+        return error_set(err, ERROR_ARGUMENT, "run: the CONFIG is missing; sgdmap run -h tells more");
+    if (optind + 1 < argc)
+        return error_set(err, ERROR_ARGUMENT, "run: %s: one CONFIG is expected, it is %s", argv[optind + 1],
+                         argv[optind]);
+    ret->config = argv[optind];
+    if (ret->output == NULL || ret->output[0] == '\0')
+        return error_set(err, ERROR_ARGUMENT, "run: the result file is missing: -o FILE");
+    return 0;
+}
+
+/* Collective. Rank 0 reads the file, so that all see one text even if someone edits it meanwhile. */
+static int share_config(const struct run_arguments *arguments, int rank, struct config *ret,
+                        struct error *err)
+{
+    int code = 0;
+    char *text = NULL, *overrides = NULL;
+    size_t length = 0, override_length = 0;
+    if (rank == 0) {
+        code = config_read(arguments->config, arguments->overrides, arguments->override_count, ret, err);
+        if (code == 0) {
+            text = ret->text;
+            length = strlen(text);
+            overrides = ret->overrides;
+            override_length = strlen(overrides);
+        }
+    }
+    TRY(comm_agree(MPI_COMM_WORLD, err, code));
+    TRY(comm_broadcast_text(MPI_COMM_WORLD, &text, &length, err));
+    TRY(comm_broadcast_text(MPI_COMM_WORLD, &overrides, &override_length, err));
+    if (rank != 0) {
+        code = config_parse(arguments->config, text, length, overrides, ret, err);
+        free(text);
+        free(overrides);
+    }
+    return comm_agree(MPI_COMM_WORLD, err, code);
+}
+
+/* Rank 0 alone: may the sweep go on in the file that is there? */
+static int compare_with_file(const char *path, const struct config *config, struct error *err)
+{
+    struct config in_file;
+    struct grid grid;
+    struct store *store;
+    TRY(store_open_read(path, &in_file, &grid, &store, err));
+    char *family = store_attribute(store, "blis_kernels");
+    int code = store_close(store, err);
+    char theirs[CONFIG_DIGEST_SIZE], ours[CONFIG_DIGEST_SIZE];
+    config_digest(&in_file, theirs);
+    config_digest(config, ours);
+    if (code == 0 && strcmp(theirs, ours) != 0) {
+        char *differences = config_differences(&in_file, config);
+        code = error_set(err, ERROR_ARGUMENT,
+                         "%s: holds another sweep; name another file, or begin it anew with --overwrite:\n%s",
+                         path, differences != NULL ? differences : "");
+        size_t length = strlen(err->message);
+        if (length > 0 && err->message[length - 1] == '\n')
+            err->message[length - 1] = '\0';
+        free(differences);
+    }
+    if (code == 0 && family != NULL && strcmp(family, linalg_kernel_family()) != 0)
+        fprintf(stderr,
+                "sgdmap: warning: %s was begun with BLIS's %s kernels and goes on with %s: the runs trained "
+                "now are not\n"
+                "the same to the last bit as there; BLIS_ARCH_TYPE selects a family\n",
+                path, family, linalg_kernel_family());
+    free(family);
+    grid_done(&grid);
+    config_done(&in_file);
+    return code;
+}
+
+static void describe_origin(int argc, char **argv, char *date, size_t date_size, char *history,
+                            size_t history_size)
+{
+    time_t clock = time(NULL);
+    strftime(date, date_size, "%Y-%m-%dT%H:%M:%SZ", gmtime(&clock));
+    size_t used = (size_t)snprintf(history, history_size, "%s sgdmap", date);
+    for (int i = 0; i < argc && used < history_size; ++i)
+        used += (size_t)snprintf(history + used, history_size - used, " %s", argv[i]);
+}
+
+/* Collective. Opens the file for going on, or creates it. */
+static int open_store(const struct run_arguments *arguments, int argc, char **argv, int rank, int ranks,
+                      const struct config *config, const struct grid *grid, struct store **ret, bool *fresh,
+                      struct error *err)
+{
+    int code = 0, presence = STORE_ABSENT;
+    if (rank == 0) {
+        enum store_presence found = STORE_ABSENT;
+        code = store_probe(arguments->output, &found, err);
+        if (code == 0 && found == STORE_FOREIGN)
+            code = error_set(err, ERROR_ARGUMENT,
+                             "%s: is not a result file of sgdmap, and is left as it is; name another",
+                             arguments->output);
+        if (code == 0 && found == STORE_OURS && !arguments->overwrite)
+            code = compare_with_file(arguments->output, config, err);
+        presence = found;
+    }
+    TRY(comm_agree(MPI_COMM_WORLD, err, code));
+    MPI_Bcast(&presence, 1, MPI_INT, 0, MPI_COMM_WORLD);
+
+    char date[32], history[4096], host[MPI_MAX_PROCESSOR_NAME];
+    int length;
+    const char *job = getenv("SLURM_JOB_ID");
+    MPI_Get_processor_name(host, &length);
+    describe_origin(argc, argv, date, sizeof date, history, sizeof history);
+    const struct provenance provenance = {.source = command_source(),
+                                          .history = history,
+                                          .date_created = date,
+                                          .blis_version = linalg_version(),
+                                          .blis_kernels = linalg_kernel_family(),
+                                          .host = host,
+                                          .slurm_job_id = job != NULL ? job : "",
+                                          .ranks = ranks};
+    *fresh = presence == STORE_ABSENT || arguments->overwrite;
+    if (*fresh)
+        return store_create(arguments->output, arguments->overwrite, config, grid, &provenance,
+                            MPI_COMM_WORLD, ret, err);
+    return store_open(arguments->output, config, grid, &provenance, MPI_COMM_WORLD, ret, err);
+}
+
+static void announce(const struct run_arguments *arguments, const struct grid *grid, int ranks)
+{
+    char time[COMMAND_TEXT_SIZE];
+    command_duration(grid_total_cost(grid) / ranks, time);
+    fprintf(stderr,
+            "sgdmap: %lld runs in %lld groups on %d rank%s, %s kernels, about %s if no run ends early\n",
+            (long long)grid->run_count, (long long)grid->group_count, ranks, ranks == 1 ? "" : "s",
+            linalg_kernel_family(), time);
+    if (linalg_is_generic())
+        fprintf(stderr,
+                "sgdmap: warning: BLIS has no fast kernels for this CPU (generic): training will be several "
+                "times slower\n");
+    (void)arguments;
+}
+
+static void print_summary(const struct run_arguments *arguments, const struct sweep_summary *summary)
+{
+    const struct sweep_progress *p = &summary->progress;
+    char time[COMMAND_TEXT_SIZE];
+    command_duration(p->elapsed, time);
+    printf("%lld runs trained in %s, %.1f a second; ranks waited %.1f %% of the time (rank %d longest, %.1f "
+           "%%), "
+           "writing took %.1f %%\n",
+           (long long)p->trained, time, p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0,
+           100 * summary->idle_mean, summary->idle_worst_rank, 100 * summary->idle_worst,
+           100 * summary->write_mean);
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
+        if (p->outcomes[o] > 0)
+            printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)p->outcomes[o],
+                   100 * (double)p->outcomes[o] / (double)p->run_count);
+    printf("%s\n", arguments->output);
+}
+
+/* Collective. Between the lock and its release. */
+static int run_locked(const struct run_arguments *arguments, int argc, char **argv, int rank, int ranks,
+                      const struct config *config, const struct grid *grid, struct sweep_summary *summary,
+                      struct error *err)
+{
+    struct store *store = NULL;
+    bool fresh = false;
+    linalg_setup(command_preference(grid));
+    TRY(open_store(arguments, argc, argv, rank, ranks, config, grid, &store, &fresh, err));
+    struct terminal terminal;
+    terminal_init(&terminal);
+    const struct sweep_observer observer = {.progress = terminal_progress,
+                                            .failure = terminal_failure,
+                                            .interval = terminal_interval(&terminal),
+                                            .context = &terminal};
+    if (rank == 0)
+        announce(arguments, grid, ranks);
+    int code = sweep_train(kernels_select(NULL), config, grid, store, fresh, MPI_COMM_WORLD, &stop_requested,
+                           &observer, summary, err);
+    struct error close_error = {0};
+    int closed = store_close(store, &close_error);
+    if (code != 0)
+        return code;
+    *err = close_error;
+    return closed;
+}
+
+static int run(const struct run_arguments *arguments, int argc, char **argv, struct sweep_summary *summary,
+               struct error *err)
+{
+    int rank, ranks;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    struct config config;
+    struct grid grid;
+    TRY(share_config(arguments, rank, &config, err));
+    int code = comm_agree(MPI_COMM_WORLD, err, grid_expand(&config, &grid, err));
+    if (code == 0) {
+        struct lock lock = {.descriptor = -1};
+        code = comm_agree(MPI_COMM_WORLD, err,
+                          rank == 0 ? lock_take(arguments->output, LOCK_WAIT, &lock, err) : 0);
+        if (code == 0 && rank == 0 && !lock.exclusive)
+            fprintf(stderr,
+                    "sgdmap: warning: this file system has no locks; do not start a second job on %s\n",
+                    arguments->output);
+        if (code == 0)
+            code = run_locked(arguments, argc, argv, rank, ranks, &config, &grid, summary, err);
+        lock_release(&lock);
+        grid_done(&grid);
+    }
+    config_done(&config);
+    return code;
+}
+
+int command_run(int argc, char **argv)
+{
+    struct run_arguments arguments = {0};
+    struct sweep_summary summary = {0};
+    struct error err = {0};
+    int rank;
+
+    /* Before MPI_Init, which may take a while: a signal is not to be lost. */
+    const struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+
+    int code = parse_arguments(argc, argv, &arguments, &err);
+    if (code == 0 && !arguments.help)
+        code = run(&arguments, argc, argv, &summary, &err);
+    int status = error_exit_status((enum error_code)code);
+    if (rank == 0) {
+        if (arguments.help)
+            usage();
+        else if (summary.progress.run_count > 0)
+            print_summary(&arguments, &summary);
+        fflush(stdout);
+        if (code != 0)
+            command_fail(&err);
+    }
+    int failed = summary.progress.outcomes[OUTCOME_FAILED] > 0;
+    MPI_Bcast(&failed, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    if (status == 0 && failed)
+        status = 1;
+    free(arguments.overrides);
+    MPI_Finalize();
+    return status;
+}

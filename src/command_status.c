@@ -1,0 +1,312 @@
+/* sgdmap status: how far a file is, also while a job writes it. */
+#include <getopt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sgdmap/command.h"
+#include "sgdmap/lock.h"
+#include "sgdmap/store.h"
+
+static void usage(void)
+{
+    puts("usage: sgdmap status FILE [--watch] [--json]\n\n"
+         "Counts the runs of FILE by outcome, with the rate and the time that is left, and draws a map as "
+         "text.\n\n"
+         "      --watch   again every 2 s until all is done\n"
+         "      --json    the numbers for a program; with --watch a line each time\n"
+         "  -h, --help    this text\n\n"
+         "Safe while a job writes FILE.");
+}
+
+struct status {
+    struct config config;
+    struct grid grid;
+    int64_t outcomes[OUTCOME_COUNT];
+    double wall_time; /* s of all ranks that went into the runs that are done */
+    double cost_done; /* predicted seconds of those */
+    double cost_total;
+    int ranks;
+    bool running;     /* a job holds the lock */
+    uint8_t *outcome; /* [run_count] */
+};
+
+static const double NO_ESTIMATE = -1;
+
+static int64_t runs_done(const struct status *s)
+{
+    int64_t done = 0;
+    for (int o = OUTCOME_CONVERGED; o < OUTCOME_COUNT; ++o)
+        done += s->outcomes[o];
+    return done;
+}
+
+/* Of a job with as many ranks as the file's last: runs a second, and seconds left. */
+static double rate(const struct status *s)
+{
+    return s->running && s->wall_time > 0 ? (double)runs_done(s) / s->wall_time * s->ranks : NO_ESTIMATE;
+}
+
+static double time_left(const struct status *s)
+{
+    if (!s->running || !(s->wall_time > 0) || !(s->cost_done > 0))
+        return NO_ESTIMATE;
+    return (s->cost_total - s->cost_done) * s->wall_time / s->cost_done / s->ranks;
+}
+
+static int count_runs(struct store *store, struct status *s, struct error *err)
+{
+    enum { BLOCK = 65536 };
+    struct run_result *results = malloc(BLOCK * sizeof *results);
+    s->outcome = calloc((size_t)s->grid.run_count, 1);
+    int code =
+        results == NULL || s->outcome == NULL ? error_set(err, ERROR_MEMORY, "status: out of memory") : 0;
+    for (int64_t first = 0; code == 0 && first < s->grid.run_count; first += BLOCK) {
+        const int64_t rest = s->grid.run_count - first, count = rest < BLOCK ? rest : BLOCK;
+        code = store_read_results(store, first, count, results, err);
+        int64_t block = 0;
+        for (int64_t i = 0; code == 0 && i < count; ++i) {
+            s->outcome[first + i] = (uint8_t)results[i].outcome;
+            ++s->outcomes[results[i].outcome];
+            if (results[i].outcome < OUTCOME_CONVERGED)
+                continue;
+            while (block + 1 < s->grid.block_count && s->grid.blocks[block + 1].first_run <= first + i)
+                ++block;
+            s->cost_done += s->grid.blocks[block].run_cost;
+            s->wall_time += isfinite(results[i].wall_time) ? results[i].wall_time : 0;
+        }
+    }
+    free(results);
+    return code;
+}
+
+static int read_status(const char *path, struct status *s, struct error *err)
+{
+    struct store *store;
+    *s = (struct status){0};
+    TRY(store_open_read(path, &s->config, &s->grid, &store, err));
+    s->cost_total = grid_total_cost(&s->grid);
+    s->running = lock_is_held(path);
+    char *ranks = store_attribute(store, "ranks");
+    s->ranks = ranks != NULL ? atoi(ranks) : 1;
+    if (s->ranks < 1)
+        s->ranks = 1;
+    free(ranks);
+    int code = count_runs(store, s, err);
+    struct error ignored;
+    int closed = store_close(store, code == 0 ? err : &ignored);
+    return code != 0 ? code : closed;
+}
+
+static void status_done(struct status *s)
+{
+    free(s->outcome);
+    grid_done(&s->grid);
+    config_done(&s->config);
+}
+
+static void print_json_string(const char *text)
+{
+    putchar('"');
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; ++c)
+        if (*c == '"' || *c == '\\')
+            printf("\\%c", *c);
+        else if (*c < 0x20)
+            printf("\\u%04x", *c);
+        else
+            putchar(*c);
+    putchar('"');
+}
+
+static void print_json_number(const char *name, double value)
+{
+    if (value == NO_ESTIMATE)
+        printf(", \"%s\": null", name);
+    else
+        printf(", \"%s\": %.6g", name, value);
+}
+
+static void print_json(const char *path, const struct status *s)
+{
+    printf("{\"file\": ");
+    print_json_string(path);
+    printf(", \"title\": ");
+    print_json_string(s->config.title);
+    printf(", \"runs\": %lld, \"done\": %lld, \"outcomes\": {", (long long)s->grid.run_count,
+           (long long)runs_done(s));
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
+        printf("%s\"%s\": %lld", o > 0 ? ", " : "", outcome_name((enum outcome)o), (long long)s->outcomes[o]);
+    printf("}, \"running\": %s, \"ranks\": %d", s->running ? "true" : "false", s->ranks);
+    print_json_number("fraction", s->cost_total > 0 ? s->cost_done / s->cost_total : 1);
+    print_json_number("runs_per_second", rate(s));
+    print_json_number("eta_seconds", time_left(s));
+    printf("}\n");
+    fflush(stdout);
+}
+
+/* -- The map
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static const struct {
+    char letter;
+    const char *colour; /* of the terminal */
+} MARKS[OUTCOME_COUNT] = {
+    [OUTCOME_PENDING] = {'.', "\033[90m"},   [OUTCOME_RUNNING] = {'~', "\033[97m"},
+    [OUTCOME_CONVERGED] = {'#', "\033[34m"}, [OUTCOME_DIVERGED] = {'x', "\033[31m"},
+    [OUTCOME_STALLED] = {'-', "\033[33m"},   [OUTCOME_UNFINISHED] = {'+', "\033[36m"},
+    [OUTCOME_FAILED] = {'!', "\033[35m"},
+};
+
+/* The most frequent outcome of init_scale cell y and step_size cell x over the replicates; ties to the lower
+ * value. */
+static enum outcome cell_outcome(const struct status *s, int64_t first_run, int64_t replicates,
+                                 int64_t stride)
+{
+    int64_t counts[OUTCOME_COUNT] = {0};
+    for (int64_t r = 0; r < replicates; ++r)
+        ++counts[s->outcome[first_run + r * stride]];
+    int best = 0;
+    for (int o = 1; o < OUTCOME_COUNT; ++o)
+        if (counts[o] > counts[best])
+            best = o;
+    return (enum outcome)best;
+}
+
+/* One map of step_size (across) and init_scale (up) for what is common to it; larger axes are thinned out. */
+static void print_panel(const struct status *s, int64_t first_run, int64_t replicate_stride, bool colours,
+                        int columns)
+{
+    const struct axis *step = &s->config.axes[AXIS_STEP_SIZE], *scale = &s->config.axes[AXIS_INIT_SCALE];
+    const int64_t width = step->count < columns - 14 ? step->count : columns - 14;
+    const int64_t height = scale->count < 24 ? scale->count : 24;
+    for (int64_t y = height - 1; y >= 0; --y) {
+        const int64_t row = height > 1 ? y * (scale->count - 1) / (height - 1) : 0;
+        if (y == height - 1 || y == 0)
+            printf("  %9.3g ", scale->values[row]);
+        else
+            printf("  %9s ", "");
+        const char *colour = "";
+        for (int64_t x = 0; x < width; ++x) {
+            const int64_t column = width > 1 ? x * (step->count - 1) / (width - 1) : 0;
+            const enum outcome outcome = cell_outcome(s, first_run + column * scale->count + row,
+                                                      s->config.replicates, replicate_stride);
+            if (colours && MARKS[outcome].colour != colour) {
+                colour = MARKS[outcome].colour;
+                fputs(colour, stdout);
+            }
+            putchar(MARKS[outcome].letter);
+        }
+        puts(colours ? "\033[0m" : "");
+    }
+    char left[32], right[32];
+    snprintf(left, sizeof left, "%.3g", step->values[0]);
+    snprintf(right, sizeof right, "%.3g", step->values[step->count - 1]);
+    printf("  %9s %s%*s\n", "", left, (int)width - (int)strlen(left) > 0 ? (int)width - (int)strlen(left) : 0,
+           right);
+}
+
+static void print_map(const struct status *s, bool colours, int columns)
+{
+    enum { PANELS_MAX = 8 };
+    const struct config *c = &s->config;
+    const int64_t plane = c->axes[AXIS_STEP_SIZE].count * c->axes[AXIS_INIT_SCALE].count;
+    const int64_t inputs = c->axes[AXIS_INPUT].count;
+    int64_t panels = 0;
+    printf("\nstep_size across, init_scale up;");
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
+        if (s->outcomes[o] > 0)
+            printf(" %s%c%s %s", colours ? MARKS[o].colour : "", MARKS[o].letter, colours ? "\033[0m" : "",
+                   outcome_name((enum outcome)o));
+    putchar('\n');
+    for (int64_t b = 0; b < s->grid.block_count; ++b)
+        for (int64_t input = 0; input < inputs; ++input)
+            for (int64_t inner = 0; inner < s->grid.family_runs / plane; ++inner, ++panels) {
+                if (panels >= PANELS_MAX)
+                    continue;
+                const int64_t first =
+                    s->grid.blocks[b].first_run + input * c->replicates * s->grid.family_runs + inner * plane;
+                struct setting setting;
+                grid_setting(&s->grid, first, &setting);
+                printf("\n  d = %lld, B = %lld, ‖W*‖ = %.3g, link %s\n", (long long)setting.dimension,
+                       (long long)setting.batch_size, setting.teacher_norm, link_kind_name(setting.link));
+                print_panel(s, first, s->grid.family_runs, colours, columns);
+            }
+    if (panels > PANELS_MAX)
+        printf("\n  … and %lld more maps: analysis/sgdmap-analysis map\n", (long long)(panels - PANELS_MAX));
+}
+
+static void print_text(const char *path, const struct status *s, bool colours, int columns)
+{
+    char text[COMMAND_TEXT_SIZE];
+    const int64_t done = runs_done(s);
+    printf("%s: %s\n", path, s->config.title);
+    printf("%lld of %lld runs done (%.1f %% of the work), %s\n", (long long)done,
+           (long long)s->grid.run_count, 100 * (s->cost_total > 0 ? s->cost_done / s->cost_total : 1),
+           done == s->grid.run_count ? "complete"
+           : s->running              ? "a job is writing"
+                                     : "no job is writing: the same command again goes on");
+    if (rate(s) != NO_ESTIMATE && done < s->grid.run_count) {
+        command_duration(time_left(s), text);
+        printf("%.1f runs a second on %d ranks, about %s left\n", rate(s), s->ranks, text);
+    }
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
+        if (s->outcomes[o] > 0)
+            printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)s->outcomes[o],
+                   100 * (double)s->outcomes[o] / (double)s->grid.run_count);
+    print_map(s, colours, columns);
+    fflush(stdout);
+}
+
+int command_status(int argc, char **argv)
+{
+    static const struct option options[] = {{"watch", no_argument, NULL, 'w'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    bool watch = false, json = false;
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        switch (option) {
+        case 'w':
+            watch = true;
+            break;
+        case 'j':
+            json = true;
+            break;
+        case 'h':
+            usage();
+            return 0;
+        default:
+            return command_usage_error("status", "%s: unknown option", argv[optind - 1]);
+        }
+    }
+    if (argc - optind != 1)
+        return command_usage_error("status", "one FILE is expected, there are %d", argc - optind);
+    const char *path = argv[optind];
+    const bool terminal = isatty(STDOUT_FILENO) != 0;
+    while (true) {
+        struct error err = {0};
+        struct status status;
+        if (read_status(path, &status, &err) != 0)
+            return command_fail(&err);
+        struct winsize size = {.ws_col = 80};
+        if (terminal && (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20))
+            size.ws_col = 80;
+        const bool complete = runs_done(&status) == status.grid.run_count;
+        if (json)
+            print_json(path, &status);
+        else {
+            if (watch && terminal)
+                fputs("\033[H\033[2J", stdout);
+            print_text(path, &status, terminal, size.ws_col);
+        }
+        status_done(&status);
+        if (!watch || complete)
+            return 0;
+        sleep(2);
+    }
+}

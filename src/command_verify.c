@@ -1,0 +1,243 @@
+/* sgdmap verify: every run's checksum and the file's shape. sgdmap replay: one run again, bit by bit. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sgdmap/command.h"
+#include "sgdmap/kernels.h"
+#include "sgdmap/store.h"
+#include "sgdmap/task.h"
+
+/* The one option that both have. Returns an exit status, or -1 to go on. */
+static int parse(int argc, char **argv, int operands, const char *what, const char *usage)
+{
+    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        if (option != 'h')
+            return command_usage_error(argv[0], "%s: unknown option", argv[optind - 1]);
+        puts(usage);
+        return 0;
+    }
+    if (argc - optind != operands)
+        return command_usage_error(argv[0], "%s expected, there are %d arguments", what, argc - optind);
+    return -1;
+}
+
+/* -- verify
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+static int verify(const char *path, struct error *err)
+{
+    enum { BLOCK = 4096, NAMED_MAX = 20 };
+    struct config config;
+    struct grid grid;
+    struct store *store;
+    TRY(store_open_read(path, &config, &grid, &store, err));
+    uint8_t states[BLOCK];
+    int64_t counts[3] = {0};
+    int code = 0;
+    for (int64_t first = 0; code == 0 && first < grid.run_count; first += BLOCK) {
+        const int64_t rest = grid.run_count - first, count = rest < BLOCK ? rest : BLOCK;
+        code = store_check(store, first, count, states, err);
+        for (int64_t i = 0; code == 0 && i < count; ++i)
+            if (++counts[states[i]] <= NAMED_MAX && states[i] == STORE_MISMATCH)
+                printf("run %" PRId64 ": its checksum does not match its rows\n", first + i);
+    }
+    if (code == 0) {
+        printf("%s: %" PRId64 " runs: %" PRId64 " done and sound, %" PRId64 " not done, %" PRId64
+               " damaged\n",
+               path, grid.run_count, counts[STORE_DONE], counts[STORE_NOT_DONE], counts[STORE_MISMATCH]);
+        if (counts[STORE_MISMATCH] > 0)
+            code =
+                error_set(err, ERROR_IO,
+                          "%s: %" PRId64 " runs are damaged; `sgdmap run` with its config trains them again",
+                          path, counts[STORE_MISMATCH]);
+    }
+    struct error close_error;
+    int closed = store_close(store, code == 0 ? err : &close_error);
+    grid_done(&grid);
+    config_done(&config);
+    return code != 0 ? code : closed;
+}
+
+int command_verify(int argc, char **argv)
+{
+    int status =
+        parse(argc, argv, 1, "one FILE is",
+              "usage: sgdmap verify FILE\n\n"
+              "Checks every run's checksum and the file's shape, and names the runs that are damaged.\n"
+              "Exit status 0: all that is done is sound; 74: not so.");
+    if (status >= 0)
+        return status;
+    struct error err = {0};
+    return verify(argv[optind], &err) != 0 ? command_fail(&err) : 0;
+}
+
+/* -- replay
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+struct comparison {
+    int64_t values, different;
+    char first[256]; /* the first difference */
+};
+
+/* Equal bits, where one NaN is as good as another: the file's fill value stands for those that were never
+ * computed. */
+static void compare(struct comparison *c, const char *name, int64_t at, double stored, double again)
+{
+    ++c->values;
+    if (memcmp(&stored, &again, sizeof stored) == 0 || (isnan(stored) && isnan(again)))
+        return;
+    if (c->different++ == 0)
+        snprintf(c->first, sizeof c->first, "%s[%" PRId64 "]: %.17g in the file, %.17g now", name, at, stored,
+                 again);
+}
+
+static int compare_fields(struct store *store, const struct config *config, int64_t run,
+                          const struct trainer *trainer, struct comparison *c, struct error *err)
+{
+    double *stored = calloc((size_t)config->record_count, sizeof *stored);
+    if (stored == NULL)
+        return error_set(err, ERROR_MEMORY, "replay: out of memory");
+    int code = 0;
+    for (int f = 0; code == 0 && f < RECORD_FIELD_COUNT; ++f) {
+        const double *again = trainer_field(trainer, (enum record_field)f);
+        if (again == NULL)
+            continue;
+        code = store_read_field(store, (enum record_field)f, run, 1, stored, err);
+        for (int64_t k = 0; code == 0 && k < config->record_count; ++k)
+            compare(c, record_field_info((enum record_field)f)->name, k, stored[k], again[k]);
+    }
+    free(stored);
+    return code;
+}
+
+static int compare_weights(struct store *store, int64_t run, int64_t dimension, const struct trainer *trainer,
+                           struct comparison *c, struct error *err)
+{
+    const int64_t square = dimension * dimension;
+    double *stored = calloc((size_t)(2 * square), sizeof *stored),
+           *again = calloc((size_t)(2 * square), sizeof *again);
+    int code = stored == NULL || again == NULL ? error_set(err, ERROR_MEMORY, "replay: out of memory") : 0;
+    if (code == 0)
+        code = store_read_weights(store, run, stored, stored + square, err);
+    if (code == 0) {
+        trainer_student(trainer, 0, again);
+        trainer_teacher(trainer, 0, again + square);
+        for (int64_t i = 0; i < 2 * square; ++i)
+            compare(c, i < square ? "student" : "teacher", i % square, stored[i], again[i]);
+    }
+    free(stored);
+    free(again);
+    return code;
+}
+
+static int train_alone(const struct config *config, const struct grid *grid, int64_t run, struct task *ret,
+                       struct error *err)
+{
+    struct group group;
+    const int64_t index = grid_group_of(grid, run);
+    grid_group(grid, index, &group);
+    uint8_t *wanted = calloc((size_t)group.run_count, 1);
+    if (wanted == NULL)
+        return error_set(err, ERROR_MEMORY, "replay: out of memory");
+    wanted[run - group.first_run] = 1;
+    int code = task_init(kernels_select(NULL), config, grid, index, wanted, ret, err);
+    free(wanted);
+    while (code == 0 && !trainer_advance(ret->trainer, 1))
+        ;
+    return code;
+}
+
+static int replay_open(struct store *store, const struct config *config, const struct grid *grid,
+                       const char *path, int64_t run, struct comparison *c, struct error *err)
+{
+    uint8_t state;
+    struct run_result stored;
+    struct setting setting;
+    grid_setting(grid, run, &setting);
+    TRY(store_check(store, run, 1, &state, err));
+    TRY(store_read_results(store, run, 1, &stored, err));
+    if (state == STORE_NOT_DONE || stored.outcome == OUTCOME_FAILED)
+        return error_set(err, ERROR_ARGUMENT, "%s: run %" PRId64 " is %s: there is nothing to compare with",
+                         path, run, outcome_name(stored.outcome));
+    printf("run %" PRId64 ": d = %" PRId64 ", B = %" PRId64
+           ", step_size %.6g, init_scale %.6g, teacher_norm %.6g, link %s, "
+           "replicate %" PRId64 "\n",
+           run, setting.dimension, setting.batch_size, setting.step_size, setting.init_scale,
+           setting.teacher_norm, link_kind_name(setting.link), setting.replicate);
+    if (state == STORE_MISMATCH)
+        puts("its checksum does not match its rows: it is damaged");
+
+    linalg_setup(command_preference(grid));
+    char *family = store_attribute(store, "blis_kernels");
+    if (family != NULL && strcmp(family, linalg_kernel_family()) != 0)
+        printf("the file was written with BLIS's %s kernels, this is %s: bits may differ\n", family,
+               linalg_kernel_family());
+    free(family);
+    struct task task;
+    int code = train_alone(config, grid, run, &task, err);
+    if (code == 0) {
+        const struct run_result *again = trainer_results(task.trainer);
+        printf("%s at step %" PRId64 ", error %.6g, loss %.6g\n", outcome_name(again->outcome),
+               again->steps_done, again->final_error, again->final_loss);
+        compare(c, "status", 0, stored.outcome, again->outcome);
+        compare(c, "steps_done", 0, (double)stored.steps_done, (double)again->steps_done);
+        compare(c, "converged_step", 0, (double)stored.converged_step, (double)again->converged_step);
+        compare(c, "phase2_step", 0, (double)stored.phase2_step, (double)again->phase2_step);
+        compare(c, "final_error", 0, stored.final_error, again->final_error);
+        compare(c, "final_loss", 0, stored.final_loss, again->final_loss);
+        code = compare_fields(store, config, run, task.trainer, c, err);
+        if (code == 0 && config->weights == WEIGHTS_FINAL)
+            code = compare_weights(store, run, setting.dimension, task.trainer, c, err);
+    }
+    task_done(&task);
+    return code;
+}
+
+static int replay(const char *path, const char *number, struct comparison *c, struct error *err)
+{
+    struct config config;
+    struct grid grid;
+    struct store *store;
+    TRY(store_open_read(path, &config, &grid, &store, err));
+    char *end;
+    const long long run = strtoll(number, &end, 10);
+    int code = 0;
+    if (*number == '\0' || *end != '\0' || run < 0 || run >= grid.run_count)
+        code = error_set(err, ERROR_ARGUMENT, "replay: RUN: %s is not in [0, %" PRId64 "]", number,
+                         grid.run_count - 1);
+    if (code == 0)
+        code = replay_open(store, &config, &grid, path, run, c, err);
+    struct error close_error;
+    int closed = store_close(store, code == 0 ? err : &close_error);
+    grid_done(&grid);
+    config_done(&config);
+    return code != 0 ? code : closed;
+}
+
+int command_replay(int argc, char **argv)
+{
+    int status = parse(
+        argc, argv, 2, "FILE and RUN are",
+        "usage: sgdmap replay FILE RUN\n\n"
+        "Trains run number RUN again from what FILE says alone, and compares every stored value bit by bit.\n"
+        "Exit status 0: the same bits; 1: not so.");
+    if (status >= 0)
+        return status;
+    struct error err = {0};
+    struct comparison c = {0};
+    if (replay(argv[optind], argv[optind + 1], &c, &err) != 0)
+        return command_fail(&err);
+    if (c.different == 0) {
+        printf("the same bits in all %" PRId64 " values\n", c.values);
+        return 0;
+    }
+    printf("%" PRId64 " of %" PRId64 " values differ; the first: %s\n", c.different, c.values, c.first);
+    return 1;
+}

@@ -1,0 +1,418 @@
+"""The program as a user runs it: sweeps at several numbers of ranks, going on, refusals, exit statuses."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+PROGRAM = os.environ["SGDMAP"]
+JOBS = Path(__file__).resolve().parent.parent / "jobs"
+VOLATILE = {"wall_time", "rank"}
+
+SMALL = """\
+title: a small sweep
+seed: 3
+grid:
+  dimension: [4, 11]
+  step_size: {log: [1.0e-3, 3.0], count: 9}
+  init_scale: [0, 1]
+  teacher_norm: [0.5, 1.0]
+  link: [identity, none]
+  batch_size: [1, 20]
+  replicates: 2
+training:
+  steps: 300
+  tolerance: 1.0e-2
+records: {count: 12}
+output: {weights: final}
+"""
+
+
+def sgdmap(*arguments, ranks=None, timeout=120, **keywords):
+    command = [PROGRAM, *map(str, arguments)]
+    if ranks is not None:
+        command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **keywords)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def contents(path):
+    """Every dataset of the file, by name, without what may differ between equal sweeps."""
+    ret = {}
+    with h5py.File(path, "r") as file:
+        file.visititems(
+            lambda name, item: ret.__setitem__(name, item[()])
+            if isinstance(item, h5py.Dataset) and name not in VOLATILE
+            else None
+        )
+    return ret
+
+
+def assert_same(a, b):
+    a, b = contents(a), contents(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The small sweep by one process without mpirun."""
+    folder = tmp_path_factory.mktemp("reference")
+    (folder / "small.yaml").write_text(SMALL)
+    result = sgdmap("run", folder / "small.yaml", "-o", folder / "one.h5")
+    assert result.returncode == 0, result.stderr
+    return folder / "one.h5"
+
+
+# -- The sweep ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_run_is_trained_and_sound(reference):
+    with h5py.File(reference) as file:
+        status = file["status"][:]
+        assert len(status) == 2 * 9 * 2 * 2 * 2 * 2 * 2
+        assert set(status) >= {2, 3} and set(status) <= {2, 3, 4, 5}
+        assert np.isfinite(file["error"][:, 0]).all()
+    result = sgdmap("verify", reference)
+    assert result.returncode == 0 and "576 done and sound, 0 not done, 0 damaged" in result.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_same_bits_at_any_number_of_ranks(reference, config, tmp_path, ranks):
+    path = tmp_path / "ranks.h5"
+    result = sgdmap("run", config, "-o", path, ranks=ranks)
+    assert result.returncode == 0, result.stderr
+    assert_same(reference, path)
+    assert not list(tmp_path.glob("*.lock")) and not list(tmp_path.glob(".*")), "nothing is left behind"
+
+
+def test_more_ranks_than_groups(tmp_path):
+    (tmp_path / "one.yaml").write_text(SMALL.replace("[4, 11]", "3").replace("[1, 20]", "20").replace("replicates: 2", "replicates: 1"))
+    for ranks, name in ((None, "a.h5"), (5, "b.h5")):
+        result = sgdmap("run", tmp_path / "one.yaml", "-o", tmp_path / name, ranks=ranks)
+        assert result.returncode == 0, result.stderr
+    assert_same(tmp_path / "a.h5", tmp_path / "b.h5")
+
+
+def test_one_run_only(tmp_path):
+    (tmp_path / "one.yaml").write_text(
+        "seed: 1\ngrid: {dimension: 1, step_size: 0.1, init_scale: 0, teacher_norm: 0.5, batch_size: 1}\n"
+        "training: {steps: 1, tolerance: 1.0e-3}\nrecords: {count: 2}\n"
+    )
+    result = sgdmap("run", tmp_path / "one.yaml", "-o", tmp_path / "one.h5")
+    assert result.returncode == 0, result.stderr
+    assert sgdmap("replay", tmp_path / "one.h5", 0).returncode == 0
+    assert sgdmap("status", tmp_path / "one.h5").returncode == 0
+
+
+def test_weights_are_those_of_the_last_step(reference):
+    with h5py.File(reference) as file:
+        d, bound, runs = file["dimension"][:], file["teacher_norm"][:], np.arange(len(file["run"]))
+        for dimension in (4, 11):
+            group = file[f"weights_d{dimension}"]
+            assert np.array_equal(group["run"][:], runs[d == dimension])
+            student, teacher = group["student"][:], group["teacher"][:]
+            np.testing.assert_allclose(np.linalg.norm(teacher, 2, axis=(1, 2)), bound[d == dimension], rtol=1e-12)
+            link = np.where(file["link"][:][d == dimension] == 0, 1.0, 0.0)[:, None, None] * np.eye(dimension)
+            error = np.linalg.norm(student + link - teacher - np.eye(dimension), axis=(1, 2)) / np.sqrt(dimension)
+            expected = file["final_error"][:][d == dimension]
+            finite = np.isfinite(expected)
+            np.testing.assert_allclose(error[finite], expected[finite], rtol=1e-9)
+
+
+def test_replay_gives_the_stored_bits_and_notices_others(reference, tmp_path):
+    for run in (0, 17, 300, 575):
+        result = sgdmap("replay", reference, run)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "the same bits in all" in result.stdout
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(reference.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["error"][17, 0] = np.nextafter(file["error"][17, 0], 1)
+    result = sgdmap("replay", copy, 17)
+    assert result.returncode == 1 and "error[0]" in result.stdout
+    result = sgdmap("verify", copy)
+    assert result.returncode == 74 and "run 17" in result.stdout and "1 runs are damaged" in result.stderr
+
+
+# -- Going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_again_has_nothing_to_do(reference, config, tmp_path):
+    path = tmp_path / "again.h5"
+    path.write_bytes(reference.read_bytes())
+    before = contents(path)
+    result = sgdmap("run", config, "-o", path, ranks=2)
+    assert result.returncode == 0 and "0 runs trained" in result.stdout
+    after = contents(path)
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    with h5py.File(path) as file:
+        assert file.attrs["history"].count(b"sgdmap run") == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_what_is_missing_or_damaged_is_trained_again(reference, config, tmp_path, ranks):
+    path = tmp_path / "part.h5"
+    path.write_bytes(reference.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["status"][5] = 0
+        file["status"][100:110] = 1
+        file["loss"][300, 3] += 1
+        file["checksum"][400] += 1
+        file["status"][401] = 6
+    result = sgdmap("run", config, "-o", path, ranks=ranks)
+    assert result.returncode == 0 and "14 runs trained" in result.stdout, result.stdout + result.stderr
+    assert_same(reference, path)
+
+
+def wait_for_runs(path, count, process):
+    """Until so many runs stand in the file, read while it is written."""
+    for _ in range(3000):
+        if path.exists():
+            with h5py.File(path, "r") as file:
+                if (file["status"][:] > 1).sum() >= count:
+                    return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError("the job wrote nothing")
+
+
+LONG = SMALL.replace("steps: 300", "steps: 6000").replace("[4, 11]", "[4, 30]")
+
+
+@pytest.mark.parametrize("who", ["rank", "job"])
+def test_a_killed_job_goes_on(tmp_path, who):
+    config = tmp_path / "long.yaml"
+    config.write_text(LONG)
+    path, whole = tmp_path / "killed.h5", tmp_path / "whole.h5"
+    process = subprocess.Popen(
+        ["mpirun", "--oversubscribe", "-n", "2", PROGRAM, "run", str(config), "-o", str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )
+    wait_for_runs(path, 10, process)
+    ranks = subprocess.run(["pgrep", "-f", f"{PROGRAM} run {config}"], capture_output=True, text=True).stdout.split()
+    victims = [int(pid) for pid in ranks if int(pid) != process.pid]
+    assert len(victims) == 2
+    for victim in victims[1:] if who == "rank" else victims + [process.pid]:
+        os.kill(victim, signal.SIGKILL)
+    process.wait(timeout=60)
+    status = sgdmap("status", path, "--json")
+    assert status.returncode == 0 and 10 <= json.loads(status.stdout)["done"] < 576
+    assert sgdmap("verify", path).returncode == 0
+    result = sgdmap("run", config, "-o", path, ranks=3)
+    assert result.returncode == 0, result.stderr
+    assert sgdmap("run", config, "-o", whole, ranks=2).returncode == 0
+    assert_same(whole, path)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_ends_the_job_with_75_and_it_goes_on(tmp_path, name):
+    config = tmp_path / "long.yaml"
+    config.write_text(LONG)
+    path = tmp_path / "signal.h5"
+    process = subprocess.Popen(
+        ["mpirun", "--oversubscribe", "-n", "2", PROGRAM, "run", str(config), "-o", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    wait_for_runs(path, 10, process)
+    ranks = subprocess.run(["pgrep", "-f", f"{PROGRAM} run {config}"], capture_output=True, text=True).stdout.split()
+    os.kill([int(pid) for pid in ranks if int(pid) != process.pid][-1], getattr(signal, name))
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 75 and "interrupted" in stderr
+    assert sgdmap("verify", path).returncode == 0
+    assert not path.with_name(path.name + ".lock").exists()
+
+
+def test_another_config_is_refused_with_the_differences(reference, config, tmp_path):
+    path = tmp_path / "file.h5"
+    path.write_bytes(reference.read_bytes())
+    before = path.read_bytes()
+    result = sgdmap("run", config, "-o", path, "--set", "training.steps=400", "--set", "seed=4", ranks=2)
+    assert result.returncode == 2
+    for text in ("training.steps", "300", "400", "seed", "--overwrite", str(path)):
+        assert text in result.stderr, result.stderr
+    assert path.read_bytes() == before
+    # What does not change a result may differ.
+    result = sgdmap("run", config, "-o", path, "--set", "title=another", "--set", "checkpoint.interval=5")
+    assert result.returncode == 0, result.stderr
+    # Begun anew on demand.
+    result = sgdmap("run", config, "-o", path, "--set", "training.steps=100", "--overwrite", ranks=2)
+    assert result.returncode == 0, result.stderr
+    with h5py.File(path) as file:
+        assert file["step"][-1] == 100 and b"training.steps=100" in file.attrs["config_overrides"]
+    # A file knows its overrides.
+    assert sgdmap("replay", path, 3).returncode == 0
+    assert sgdmap("run", config, "-o", path, "--set", "training.steps=100").returncode == 0
+
+
+def test_two_jobs_on_one_file(reference, config, tmp_path):
+    path = tmp_path / "shared.h5"
+    path.write_bytes(reference.read_bytes())
+    lock = open(f"{path}.lock", "w+")
+    lock.write("process 1 on host elsewhere")
+    lock.flush()
+    whole = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(lock, 37, whole)  # F_OFD_SETLK
+    status = sgdmap("status", path, "--json")
+    assert json.loads(status.stdout)["running"] is True
+    result = sgdmap("run", config, "-o", path, ranks=2)
+    assert result.returncode == 2 and "another job is writing it: process 1 on host elsewhere" in result.stderr
+    lock.close()  # as the kernel does for a killed job: the file stays, the lock does not
+    assert sgdmap("run", config, "-o", path).returncode == 0
+    assert json.loads(sgdmap("status", path, "--json").stdout)["running"] is False
+
+
+# -- Refusals: one message, the right status, nothing written -----------------------------------------------------------
+
+
+def refused(result, status, *texts):
+    assert result.returncode == status, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("sgdmap")]
+    assert len(lines) == 1, result.stderr
+    for text in texts:
+        assert text in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_bad_configs(tmp_path, ranks):
+    path = tmp_path / "out.h5"
+    config = tmp_path / "bad.yaml"
+    for old, new, texts in [
+        ("dimension: [4, 11]", "dimension: 0", ["bad.yaml:4", "grid.dimension", "0", "[1, 4096]"]),
+        ("step_size:", "step_siz:", ["bad.yaml:5", "grid.step_siz", "step_size"]),
+        ("steps: 300", "steps: many", ["bad.yaml:12", "training.steps", "many"]),
+        ("seed: 3\n", "", ["seed", "missing"]),
+    ]:
+        config.write_text(SMALL.replace(old, new))
+        refused(sgdmap("run", config, "-o", path, ranks=ranks), 2, *texts)
+    config.write_text(SMALL.replace("dimension: [4, 11]", "dimension: {linear: [1, 4096], count: 4096}").replace("count: 9", "count: 1000000").replace("replicates: 2", "replicates: 1000000"))
+    refused(sgdmap("run", config, "-o", path, ranks=ranks), 2, "runs")
+    refused(sgdmap("run", tmp_path / "none.yaml", "-o", path, ranks=ranks), 74, "none.yaml", "No such file")
+    refused(sgdmap("run", tmp_path, "-o", path, ranks=ranks), 74, str(tmp_path), "irectory")
+    config.write_text(SMALL)
+    refused(sgdmap("run", config, "-o", path, "--set", "grid.step_size=abc", ranks=ranks), 2, "--set grid.step_size=abc")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.yaml"], "nothing is written"
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_bad_outputs(config, tmp_path, ranks):
+    missing = tmp_path / "missing" / "out.h5"
+    refused(sgdmap("run", config, "-o", missing, ranks=ranks), 74, str(missing), "No such file")
+    refused(sgdmap("run", config, "-o", tmp_path, ranks=ranks), 2, str(tmp_path), "not a result file of sgdmap")
+    text = tmp_path / "notes.txt"
+    text.write_text("dear diary")
+    foreign = tmp_path / "foreign.h5"
+    with h5py.File(foreign, "w") as file:
+        file["x"] = 1
+    before = foreign.read_bytes()
+    for extra in ((), ("--overwrite",)):
+        refused(sgdmap("run", config, "-o", text, *extra, ranks=ranks), 2, str(text), "not a result file of sgdmap")
+        refused(sgdmap("run", config, "-o", foreign, *extra, ranks=ranks), 2, str(foreign), "not a result file of sgdmap")
+    assert text.read_text() == "dear diary" and foreign.read_bytes() == before
+    refused(sgdmap("run", config, "-o", text / "out.h5", ranks=ranks), 74, "Not a directory")
+    config.write_text(SMALL.replace("count: 9", "count: 1000000").replace("replicates: 2", "replicates: 1000000"))
+    refused(sgdmap("run", config, "-o", tmp_path / "huge.h5", ranks=ranks), 74, "huge.h5", "free")
+    assert not (tmp_path / "huge.h5").exists()
+
+
+def test_wrong_arguments(config, tmp_path):
+    refused(sgdmap("run", config), 2, "-o FILE")
+    refused(sgdmap("run", "-o", tmp_path / "x.h5"), 2, "CONFIG is missing")
+    refused(sgdmap("run", config, config, "-o", tmp_path / "x.h5"), 2, "one CONFIG")
+    refused(sgdmap("run", config, "-o", tmp_path / "x.h5", "--fast"), 2, "--fast")
+    refused(sgdmap("sweep"), 2, "sweep", "unknown command")
+    assert sgdmap().returncode == 2
+    for arguments in (("plan",), ("plan", config, "--ranks", "0"), ("status",), ("verify", config, config), ("replay", config),
+                      ("status", "--colour", config)):
+        assert sgdmap(*arguments).returncode == 2, arguments
+    for command in ("status", "verify"):
+        refused(sgdmap(command, config), 74, "not an sgdmap result file")
+        refused(sgdmap(command, tmp_path / "none.h5"), 74, "No such file")
+    refused(sgdmap("replay", config, 0), 74, "not an sgdmap result file")
+
+
+def test_replay_wants_a_run_that_is_there(reference):
+    for run in ("576", "-1", "x", "", "1e2"):
+        result = sgdmap("replay", reference, "--", run)
+        assert result.returncode == 2 and "[0, 575]" in result.stderr
+
+
+# -- Help, plan, status ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "verify", "replay"])
+def test_help(command):
+    result = sgdmap(command, "-h")
+    assert result.returncode == 0 and result.stdout.startswith("usage: ") and not result.stderr
+    assert command in sgdmap("--help").stdout
+
+
+def test_version():
+    assert sgdmap("--version").stdout.startswith("sgdmap 0.")
+
+
+def test_plan(config, tmp_path):
+    result = sgdmap("plan", config, "--ranks", 7)
+    assert result.returncode == 0
+    for text in ("576 runs of 300 steps", "core-hours", "memory a rank", "size of the file", "on 7 ranks", "step_size"):
+        assert text in result.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"], "plan writes nothing"
+
+
+def test_plan_tells_the_size_of_the_file(config, reference):
+    with_unit = [line for line in sgdmap("plan", config).stdout.splitlines() if "size of the file" in line][0].split()[-2:]
+    size = float(with_unit[0]) * {"kB": 1e3, "MB": 1e6}[with_unit[1]]
+    assert abs(size - reference.stat().st_size) < 0.6e6
+
+
+def test_status(reference):
+    result = sgdmap("status", reference)
+    assert result.returncode == 0 and "576 of 576 runs done" in result.stdout and "complete" in result.stdout
+    assert result.stdout.count("d = ") == 8 and "# converged" in result.stdout
+    numbers = json.loads(sgdmap("status", reference, "--json").stdout)
+    assert numbers["runs"] == numbers["done"] == sum(numbers["outcomes"].values()) == 576
+    assert numbers["eta_seconds"] is None and numbers["fraction"] == 1
+    with h5py.File(reference) as file:
+        counts = np.bincount(file["status"][:], minlength=7)
+    assert list(numbers["outcomes"].values()) == counts.tolist()
+    watch = sgdmap("status", reference, "--watch", timeout=20)
+    assert watch.returncode == 0, "a file that is complete is not watched"
+
+
+def test_status_while_a_job_writes(tmp_path):
+    config = tmp_path / "long.yaml"
+    config.write_text(LONG)
+    path = tmp_path / "live.h5"
+    process = subprocess.Popen([PROGRAM, "run", str(config), "-o", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for_runs(path, 20, process)
+    numbers = json.loads(sgdmap("status", path, "--json").stdout)
+    assert numbers["running"] and 20 <= numbers["done"] < 576
+    assert numbers["runs_per_second"] > 0 and numbers["eta_seconds"] > 0
+    assert "a job is writing" in sgdmap("status", path).stdout
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 75
+    assert "no job is writing" in sgdmap("status", path).stdout
+
+
+def test_the_ready_sweeps_are_sound():
+    configs = sorted(JOBS.glob("*.yaml"))
+    assert configs
+    for config in configs:
+        assert sgdmap("plan", config).returncode == 0, config

@@ -68,7 +68,7 @@ int comm_broadcast_text(MPI_Comm comm, char **text, size_t *length, struct error
     }
     if (rank == 0)
         return code;
-    if (code != ERROR_NONE) {
+    if (code != ERROR_NONE || copy == NULL) {
         free(copy);
         return code;
     }

@@ -175,7 +175,7 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
                       const struct config *config, const struct grid *grid, struct store **ret, bool *fresh,
                       struct error *err)
 {
-    int code = 0, presence = STORE_ABSENT;
+    int code = 0, presence = 0;
     if (rank == 0) {
         enum store_presence found = STORE_ABSENT;
         code = store_probe(arguments->output, &found, err);
@@ -185,7 +185,7 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
                              arguments->output);
         if (code == 0 && found == STORE_OURS && !arguments->overwrite)
             code = compare_with_file(arguments->output, config, err);
-        presence = found;
+        presence = (int)found;
     }
     TRY(comm_agree(MPI_COMM_WORLD, err, code));
     MPI_Bcast(&presence, 1, MPI_INT, 0, MPI_COMM_WORLD);
@@ -203,7 +203,7 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
                                           .host = host,
                                           .slurm_job_id = job != NULL ? job : "",
                                           .ranks = ranks};
-    *fresh = presence == STORE_ABSENT || arguments->overwrite;
+    *fresh = presence == (int)STORE_ABSENT || arguments->overwrite;
     if (*fresh)
         return store_create(arguments->output, arguments->overwrite, config, grid, &provenance,
                             MPI_COMM_WORLD, ret, err);

@@ -26,9 +26,7 @@ static int parse(int argc, char **argv, int operands, const char *what, const ch
     return -1;
 }
 
-/* -- verify
- * -----------------------------------------------------------------------------------------------------------
- */
+/* -- verify ---------------------------------------------------------------------------------------- */
 
 static int verify(const char *path, struct error *err)
 {
@@ -77,9 +75,7 @@ int command_verify(int argc, char **argv)
     return verify(argv[optind], &err) != 0 ? command_fail(&err) : 0;
 }
 
-/* -- replay
- * -----------------------------------------------------------------------------------------------------------
- */
+/* -- replay ---------------------------------------------------------------------------------------- */
 
 struct comparison {
     int64_t values, different;
@@ -91,7 +87,10 @@ struct comparison {
 static void compare(struct comparison *c, const char *name, int64_t at, double stored, double again)
 {
     ++c->values;
-    if (memcmp(&stored, &again, sizeof stored) == 0 || (isnan(stored) && isnan(again)))
+    uint64_t bits[2];
+    memcpy(&bits[0], &stored, sizeof stored);
+    memcpy(&bits[1], &again, sizeof again);
+    if (bits[0] == bits[1] || (isnan(stored) && isnan(again)))
         return;
     if (c->different++ == 0)
         snprintf(c->first, sizeof c->first, "%s[%" PRId64 "]: %.17g in the file, %.17g now", name, at, stored,

@@ -24,7 +24,7 @@
 #include "sgdmap/record.h"
 #include "words.h"
 
-/* -- The table of keys --------------------------------------------------------------------------------- */
+/* -- The table of keys ----------------------------------------------------------------------------- */
 
 static const char *const link_names[LINK_KIND_COUNT] = {"identity", "none"};
 static const char *const input_names[INPUT_KIND_COUNT] = {"gaussian"};
@@ -132,7 +132,7 @@ const char *axis_name(enum axis_id axis)
     return config_leaf_name(config_keys[axis_keys[axis]].path);
 }
 
-/* -- Small help ---------------------------------------------------------------------------------------- */
+/* -- Small help ------------------------------------------------------------------------------------ */
 
 static void free_text(char **text)
 {
@@ -169,7 +169,7 @@ static int out_of_memory(struct error *err)
     return error_set(err, ERROR_MEMORY, "out of memory while reading the configuration");
 }
 
-/* -- Text to the config -------------------------------------------------------------------------------- */
+/* -- Text to the config ---------------------------------------------------------------------------- */
 
 /* Of an optional axis: the first kind alone. */
 static int axis_default(struct axis *ret, struct error *err)
@@ -357,7 +357,7 @@ void config_done(struct config *config)
     *config = (struct config){0};
 }
 
-/* -- The file ------------------------------------------------------------------------------------------ */
+/* -- The file -------------------------------------------------------------------------------------- */
 
 static void close_descriptor(int *descriptor)
 {
@@ -456,7 +456,7 @@ int config_read(const char *path, const char *const *overrides, size_t override_
     return config_parse(path, text, length, joined, ret, err);
 }
 
-/* -- The canonical form -------------------------------------------------------------------------------- */
+/* -- The canonical form ---------------------------------------------------------------------------- */
 
 /* Where canonical text goes: into a hash or into memory. */
 struct sink {

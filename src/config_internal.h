@@ -70,7 +70,7 @@ const char *config_leaf_name(const char *path);
 /* The name of a value of TYPE_CHOICE or TYPE_FIELD. */
 const char *config_choice_name(const struct key *key, int64_t value);
 
-/* -- config_load.c: the tree to text in its place ------------------------------------------------------ */
+/* -- config_load.c: the tree to text in its place -------------------------------------------------- */
 
 /* What libcyaml fills in: everything is text as yet. Of a key's members those of its form are used; NULL
  * where the text says nothing. */
@@ -97,7 +97,7 @@ struct raw {
  * Errors: ERROR_ARGUMENT for what is unknown, missing or of the wrong kind; ERROR_MEMORY. */
 WARN_UNUSED int config_load(struct tree *tree, struct raw **ret, struct error *err);
 
-/* -- config_values.c: text to numbers, lists and ranges ------------------------------------------------ */
+/* -- config_values.c: text to numbers, lists and ranges -------------------------------------------- */
 
 /* One place in the text: what a message about it needs. */
 struct place {

@@ -26,7 +26,7 @@ static int out_of_memory(struct error *err)
     return error_set(err, ERROR_MEMORY, "out of memory while reading the configuration");
 }
 
-/* -- The tree to YAML for libcyaml --------------------------------------------------------------------- */
+/* -- The tree to YAML for libcyaml ----------------------------------------------------------------- */
 
 /* Double-quoted, so that every text comes back as it is. */
 static void write_text(FILE *file, const char *text)
@@ -103,7 +103,7 @@ static void write_section(FILE *file, const struct node *map, const char *sectio
     fputc('}', file);
 }
 
-/* -- libcyaml ------------------------------------------------------------------------------------------ */
+/* -- libcyaml -------------------------------------------------------------------------------------- */
 
 static bool same_section(const char *a, const char *b)
 {

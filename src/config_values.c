@@ -19,7 +19,7 @@ static int out_of_memory(struct error *err)
     return error_set(err, ERROR_MEMORY, "out of memory while reading the configuration");
 }
 
-/* -- Text to numbers ----------------------------------------------------------------------------------- */
+/* -- Text to numbers ------------------------------------------------------------------------------- */
 
 /* [+-] digits [. digits] [e [+-] digits] as value * 10^exponent, where `value` has no trailing zeros: it is
  * an integer where exponent >= 0. `overflow`: more digits than 64 bits hold. */
@@ -141,7 +141,7 @@ int config_parse_choice(const struct key *key, const struct place *place, const 
 static int parse_value(const struct key *key, const struct place *place, const char *text, double *ret,
                        struct error *err)
 {
-    uint64_t integer;
+    uint64_t integer = 0;
     switch (key->type) {
     case TYPE_INTEGER:
         TRY(config_parse_integer(key, place, text, &integer, err));
@@ -158,7 +158,7 @@ static int parse_value(const struct key *key, const struct place *place, const c
     return error_set(err, ERROR_INTERNAL, "%s: no axis", key->path);
 }
 
-/* -- Lists and ranges ---------------------------------------------------------------------------------- */
+/* -- Lists and ranges ------------------------------------------------------------------------------ */
 
 struct entry {
     double value;
@@ -261,7 +261,7 @@ int config_convert_range(const struct key *key, const struct place *place, const
     const struct place ends_place = range_place(place, logarithmic ? "log" : "linear", ends_path);
     const struct place count_place = range_place(place, "count", count_path);
 
-    double ends[2];
+    double ends[2] = {0};
     for (int i = 0; i < 2; i++) {
         const struct place end = {place->tree, node_item(ends_place.node, i), ends_path};
         const char *text = (logarithmic ? raw->log : raw->linear)[i];

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* -- The cost model: seconds on the reference core, measured by tests/bench ---------------------------- */
+/* -- The cost model: seconds on the reference core, measured by tests/bench ------------------------ */
 
 static const double PRODUCT_RATE = 110e9;     /* flop/s of large products */
 static const double PRODUCT_HALF_D = 22.0;    /* the dimension at which products reach half of it */
@@ -71,7 +71,7 @@ int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_
     return reals * (int64_t)sizeof(double) + LIBRARY_MEMORY;
 }
 
-/* -- A family cut into groups -------------------------------------------------------------------------- */
+/* -- A family cut into groups ---------------------------------------------------------------------- */
 
 /* The panels of a family are dealt to its groups: `small` each to the first `small_groups`, one more to the
  * rest. So the last run's panel, which may be partly empty, is in a group of the larger kind. */
@@ -112,7 +112,7 @@ static int64_t cut_find(const struct cut *cut, int64_t run)
     return cut->small_groups + (panel - small_panels) / (cut->small + 1);
 }
 
-/* -- The grid ------------------------------------------------------------------------------------------ */
+/* -- The grid -------------------------------------------------------------------------------------- */
 
 static int64_t axis_count(const struct grid *grid, enum axis_id axis)
 {

@@ -91,8 +91,7 @@ double *linalg_new(int64_t count)
     return memory;
 }
 
-/* -- Spectral norm
- * -------------------------------------------------------------------------------------------------- */
+/* -- Spectral norm --------------------------------------------------------------------------------- */
 
 /* Steps between restarts: the memory is this many vectors. */
 enum { LANCZOS_STEPS = 160, LANCZOS_CHECK = 8, LANCZOS_RESTARTS = 64 };

@@ -18,8 +18,7 @@
 
 #include "sgdmap/comm.h"
 
-/* -- The schema
- * ------------------------------------------------------------------------------------------------- */
+/* -- The schema ------------------------------------------------------------------------------------ */
 
 enum {
     FORMAT_VERSION = 1,
@@ -329,8 +328,7 @@ static int64_t row_values(const struct dataset_info *info, const int64_t extents
     return values;
 }
 
-/* -- HDF5 and the system, with their errors
- * --------------------------------------------------------------------- */
+/* -- HDF5 and the system, with their errors -------------------------------------------------------- */
 
 static void close_space(hid_t *id)
 {
@@ -458,8 +456,7 @@ static const char *human(double bytes, char ret[32])
     return ret;
 }
 
-/* -- Attributes
- * ------------------------------------------------------------------------------------------------- */
+/* -- Attributes ------------------------------------------------------------------------------------ */
 
 /* Writes a text of fixed length, `room` bytes or as long as it is: netCDF's and Python's readers see a
  * string. */
@@ -605,8 +602,7 @@ static int append_history(hid_t file, const char *path, const char *line, struct
     return ERROR_NONE;
 }
 
-/* -- Datasets
- * --------------------------------------------------------------------------------------------------- */
+/* -- Datasets -------------------------------------------------------------------------------------- */
 
 /* Contiguous, allocated and filled at creation: a row written later changes no metadata. Times are not
  * tracked, so that the same sweep makes the same file. */
@@ -761,8 +757,7 @@ static int create_everything(hid_t file, const char *path, const struct config *
     return ERROR_NONE;
 }
 
-/* -- The open file
- * ---------------------------------------------------------------------------------------------- */
+/* -- The open file --------------------------------------------------------------------------------- */
 
 struct store {
     char *path;
@@ -962,8 +957,7 @@ static const struct weights *weights_of(const struct store *store, int64_t run)
     return NULL;
 }
 
-/* -- Columns: a member of many structs as a dataset's values
- * ------------------------------------------------------ */
+/* -- Columns: a member of many structs as a dataset's values --------------------------------------- */
 
 static void gather(const struct dataset_info *info, const void *structs, size_t stride, int64_t count,
                    void *ret)
@@ -1010,8 +1004,7 @@ static int read_columns(struct store *store, enum source source, int64_t first, 
     return ERROR_NONE;
 }
 
-/* -- Creation
- * ----------------------------------------------------------------------------------------------------- */
+/* -- Creation -------------------------------------------------------------------------------------- */
 
 /* Coordinates and settings, in blocks: 10^8 runs take no more memory than 10^5. */
 static int write_settings(struct store *store, struct error *err)
@@ -1248,8 +1241,7 @@ static int create_file(const char *path, bool overwrite, const struct config *co
     return sync_path(path, folder, O_RDONLY | O_DIRECTORY, err);
 }
 
-/* -- Opening
- * ------------------------------------------------------------------------------------------------------ */
+/* -- Opening --------------------------------------------------------------------------------------- */
 
 /* Opens a regular file in this process alone. */
 static int open_serial(const char *path, unsigned flags, hid_t *ret, struct error *err)
@@ -1353,6 +1345,7 @@ static int open_parallel(const char *path, const struct config *config, const st
         code = error_set(err, ERROR_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
     code = comm_agree(comm, err, code);
     if (code == ERROR_NONE) {
+        assert(store != NULL); /* a rank without memory has told the others */
         store->file = H5Fopen(path, H5F_ACC_RDWR, access);
         if (store->file < 0)
             code = hdf5_error(err, path, "cannot be opened");
@@ -1438,7 +1431,7 @@ int store_open_read(const char *path, struct config *config, struct grid *grid, 
                     struct error *err)
 {
     quiet();
-    hid_t file;
+    hid_t file = H5I_INVALID_HID;
     TRY(open_serial(path, H5F_ACC_RDONLY, &file, err));
     int code = read_config(file, path, config, grid, err);
     if (code != ERROR_NONE) {
@@ -1497,7 +1490,7 @@ int store_probe(const char *path, enum store_presence *ret, struct error *err)
     }
     if (S_ISREG(at.st_mode) && faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) < 0)
         return error_set(err, ERROR_IO, "%s: cannot be opened for reading: %s", path, strerror(errno));
-    hid_t file;
+    hid_t file = H5I_INVALID_HID;
     if (open_serial(path, H5F_ACC_RDONLY, &file, NULL) != ERROR_NONE) {
         *ret = STORE_FOREIGN;
         return ERROR_NONE;
@@ -1510,9 +1503,7 @@ int store_probe(const char *path, enum store_presence *ret, struct error *err)
     return ERROR_NONE;
 }
 
-/* -- Rows
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- Rows ------------------------------------------------------------------------------------------ */
 
 /* A run as the checksum sees it. The pointers are to this run's rows. */
 struct run_view {
@@ -1792,8 +1783,7 @@ int store_read_weights(struct store *store, int64_t run, double *student, double
     return weights_transfer(store, READ, weights, WEIGHTS_TEACHER, run, 1, teacher, err);
 }
 
-/* -- Checking
- * ------------------------------------------------------------------------------------------------------- */
+/* -- Checking -------------------------------------------------------------------------------------- */
 
 /* Reads all that the checksums of `count` runs cover. */
 static int read_block(struct store *store, const struct weights *weights, int64_t first, int64_t count,
@@ -1885,8 +1875,7 @@ int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8
     return ERROR_NONE;
 }
 
-/* -- About the file
- * ------------------------------------------------------------------------------------------------- */
+/* -- About the file -------------------------------------------------------------------------------- */
 
 char *store_attribute(struct store *store, const char *name)
 {

@@ -78,8 +78,7 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* -- A rank's own work
- * ------------------------------------------------------------------------------------------------ */
+/* -- A rank's own work ----------------------------------------------------------------------------- */
 
 static bool is_done(uint8_t state, const struct run_result *result)
 {
@@ -267,8 +266,7 @@ static double time_left(const struct worker *w)
     return w->speed > 0 ? cost / w->speed : cost;
 }
 
-/* -- The master
- * ------------------------------------------------------------------------------------------------------- */
+/* -- The master ------------------------------------------------------------------------------------ */
 
 /* Looks through the file for what earlier sessions left: whole groups that are done are never handed out. */
 static int find_done(struct master *m, struct store *store, bool fresh, struct error *err)
@@ -433,9 +431,7 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
     }
 }
 
-/* -- A worker
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- A worker -------------------------------------------------------------------------------------- */
 
 static void send_report(struct worker *w, MPI_Comm comm)
 {
@@ -505,9 +501,7 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
     }
 }
 
-/* -- Both
- * -------------------------------------------------------------------------------------------------------------
- */
+/* -- Both ------------------------------------------------------------------------------------------ */
 
 static void summarize(const struct master *m, const struct worker *w, MPI_Comm comm, double elapsed,
                       struct sweep_summary *ret)

@@ -82,8 +82,7 @@ static double *student_columns(const struct trainer *t, int64_t slot)
     return t->panels[slot / t->width] + slot % t->width * d * d;
 }
 
-/* -- Construction
- * -------------------------------------------------------------------------------------------------- */
+/* -- Construction ---------------------------------------------------------------------------------- */
 
 /* Does BLIS compute all columns of this panel's two products alike? Then a student's bits do not depend on
  * its slot. Found out on a panel of equal students; an order of summation that differs shows in one of so
@@ -265,8 +264,7 @@ void trainer_free(struct trainer *t)
     free(t);
 }
 
-/* -- What happens at a step
- * ------------------------------------------------------------------------------------------ */
+/* -- What happens at a step ------------------------------------------------------------------------ */
 
 static void bring_clock_up(struct trainer *t)
 {
@@ -477,9 +475,7 @@ bool trainer_advance(struct trainer *t, double seconds)
     return t->active == 0;
 }
 
-/* -- Results
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- Results --------------------------------------------------------------------------------------- */
 
 double trainer_progress(const struct trainer *t)
 {

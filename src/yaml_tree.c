@@ -1,13 +1,14 @@
 /* yaml_tree: libyaml's events to a tree with line marks. */
 #include "yaml_tree.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
 
-/* -- Memory -------------------------------------------------------------------------------------------- */
+/* -- Memory ---------------------------------------------------------------------------------------- */
 
 struct arena_chunk {
     struct arena_chunk *before;
@@ -54,7 +55,7 @@ static char *arena_copy(struct arena *arena, const char *text, size_t length)
     return copy;
 }
 
-/* -- Messages ------------------------------------------------------------------------------------------ */
+/* -- Messages -------------------------------------------------------------------------------------- */
 
 const char *text_shorten(const char *text, char ret[TEXT_SHORT_SIZE])
 {
@@ -70,7 +71,7 @@ const char *text_shorten(const char *text, char ret[TEXT_SHORT_SIZE])
     }
     for (size_t i = 0; i < length; i++) {
         const unsigned char byte = (unsigned char)text[i];
-        ret[i] = byte < 0x20 || byte == 0x7F ? '?' : text[i]; /* a terminal must not obey a file */
+        ret[i] = (char)(byte < 0x20 || byte == 0x7F ? '?' : text[i]); /* a terminal must not obey a file */
     }
     strcpy(ret + length, cut ? "..." : "");
     return ret;
@@ -98,7 +99,7 @@ int tree_fail(const struct tree *tree, const struct node *node, const char *path
     return code;
 }
 
-/* -- From events to nodes ------------------------------------------------------------------------------ */
+/* -- From events to nodes -------------------------------------------------------------------------- */
 
 struct reader {
     struct tree *tree;
@@ -234,6 +235,7 @@ static int compose_map(struct reader *reader, struct node *map, int depth)
         TRY(next_event(reader, &event));
         struct node *child = NULL;
         TRY(compose(reader, &event, depth + 1, &child));
+        assert(child != NULL);
         child->key = key;
         child->line = (int64_t)line + 1;
         append(map, child);
@@ -332,7 +334,7 @@ int tree_parse(struct tree *tree, const char *origin, const char *text, size_t l
     return code;
 }
 
-/* -- Reading and changing ------------------------------------------------------------------------------ */
+/* -- Reading and changing -------------------------------------------------------------------------- */
 
 static struct node *find_member(const struct node *map, const char *key, size_t length)
 {

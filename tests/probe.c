@@ -172,8 +172,7 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
     return code;
 }
 
-/* -- For benchmarks
- * -------------------------------------------------------------------------------------------------- */
+/* -- For benchmarks -------------------------------------------------------------------------------- */
 
 struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs);
 double probe_bench_steps(struct trainer *trainer, int64_t steps);

@@ -49,8 +49,7 @@ static const struct provenance provenance = {
     .ranks = 2,
 };
 
-/* -- A sweep with known values
- * ---------------------------------------------------------------------------------- */
+/* -- A sweep with known values --------------------------------------------------------------------- */
 
 struct sweep {
     struct config config;
@@ -147,8 +146,7 @@ static int write_share(struct store *store, const struct sweep *sweep, int rank,
     return ERROR_NONE;
 }
 
-/* -- The place
- * -------------------------------------------------------------------------------------------------- */
+/* -- The place ------------------------------------------------------------------------------------- */
 
 static struct ranks world;
 static char folder[64], path[80], temporary[96];
@@ -241,8 +239,7 @@ static int reader_close(struct reader *reader, struct error *err)
     return code;
 }
 
-/* -- Tests
- * ------------------------------------------------------------------------------------------------------ */
+/* -- Tests ----------------------------------------------------------------------------------------- */
 
 static void what_is_written_is_read(void **state)
 {
@@ -866,8 +863,7 @@ static void broken_files(void **state)
     remove_file();
 }
 
-/* -- The program for test_file.py
- * --------------------------------------------------------------------------------- */
+/* -- The program for test_file.py ------------------------------------------------------------------ */
 
 static int report(const struct error *err)
 {

@@ -18,8 +18,7 @@ int command_status(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_replay(int argc, char **argv);
 
-/* -- What several of them need
- * ---------------------------------------------------------------------------------------- */
+/* -- What several of them need --------------------------------------------------------------------- */
 
 /* "sgdmap: MESSAGE" on standard error; returns the exit status that belongs to the error. */
 int command_fail(const struct error *err);

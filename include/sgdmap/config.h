@@ -47,12 +47,12 @@ struct config {
     int64_t replicates;
     int64_t steps;
     double tolerance;
-    int64_t record_count;   /* between 2 and steps + 1 */
-    uint32_t fields;        /* bit f: enum record_field f is written */
+    int64_t record_count; /* between 2 and steps + 1 */
+    uint32_t fields;      /* bit f: enum record_field f is written */
     enum weights_kind weights;
     double checkpoint_interval; /* seconds */
-    char *text;      /* the whole text as the user wrote it */
-    char *overrides; /* the --set arguments, one a line, "" without any */
+    char *text;                 /* the whole text as the user wrote it */
+    char *overrides;            /* the --set arguments, one a line, "" without any */
 };
 
 /* Largest values, with their reason in src/config.c. */

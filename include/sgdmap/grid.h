@@ -38,7 +38,7 @@ struct grid {
     int64_t run_count;
     int64_t family_runs; /* runs a family */
     int64_t group_count;
-    int64_t block_count;   /* (dimension, batch_size) pairs, in run order */
+    int64_t block_count; /* (dimension, batch_size) pairs, in run order */
     struct grid_block {
         int64_t dimension;
         int64_t batch_size;
@@ -47,8 +47,8 @@ struct grid {
         int64_t family_groups; /* groups a family */
         int64_t family_count;  /* inputs x replicates */
         double run_cost;       /* predicted seconds a run */
-    } *blocks; /* [block_count] */
-    int64_t *by_cost; /* [block_count] indices of blocks, most expensive group first; ties by index */
+    } * blocks;                /* [block_count] */
+    int64_t *by_cost;       /* [block_count] indices of blocks, most expensive group first; ties by index */
     int64_t *by_cost_first; /* [block_count] how many groups are handed out before those of by_cost[i] */
 };
 

@@ -20,8 +20,8 @@ enum record_field {
 };
 
 struct record_field_info {
-    const char *name;      /* the dataset's name, and the word in output.fields */
-    const char *units;     /* UDUNITS; "1" where there is none */
+    const char *name;  /* the dataset's name, and the word in output.fields */
+    const char *units; /* UDUNITS; "1" where there is none */
     const char *long_name;
 };
 
@@ -63,6 +63,7 @@ void record_steps(int64_t steps, int64_t count, int64_t *ret);
 /* The first record of phase II: the first from which on alignment > 0 and
  * |potential_norm| <= max(0.1 |potential_norm[0]|, 0.01 sqrt(dimension)) at every later record.
  * Returns its index, or -1. `count` records that the run reached; a NaN alignment is not > 0. */
-int64_t record_phase2(const double *alignment, const double *potential_norm, int64_t count, int64_t dimension);
+int64_t record_phase2(const double *alignment, const double *potential_norm, int64_t count,
+                      int64_t dimension);
 
 #endif

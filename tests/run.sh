@@ -33,7 +33,7 @@ step "tests" meson test -C build --print-errorlogs
 if [ "$quick" = no ]; then
   step "formatting" bash -c 'git ls-files "*.c" "*.h" | xargs clang-format --dry-run --Werror'
   step "lint" bash -c 'git ls-files "src/*.c" | grep -v kernels_isa | xargs -n 4 -P 2 clang-tidy -p build --quiet 2>/dev/null'
-  build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dsanitize_tests=true
+  build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
   step "unit and mpi under ASan and UBSan" \
     env ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
     meson test -C build-sanitize --suite unit --suite mpi --print-errorlogs -t 4

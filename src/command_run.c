@@ -210,32 +210,18 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
     return store_open(arguments->output, config, grid, &provenance, MPI_COMM_WORLD, ret, err);
 }
 
-static void announce(const struct run_arguments *arguments, const struct grid *grid, int ranks)
-{
-    char time[COMMAND_TEXT_SIZE];
-    command_duration(grid_total_cost(grid) / ranks, time);
-    fprintf(stderr,
-            "sgdmap: %lld runs in %lld groups on %d rank%s, %s kernels, about %s if no run ends early\n",
-            (long long)grid->run_count, (long long)grid->group_count, ranks, ranks == 1 ? "" : "s",
-            linalg_kernel_family(), time);
-    if (linalg_is_generic())
-        fprintf(stderr,
-                "sgdmap: warning: BLIS has no fast kernels for this CPU (generic): training will be several "
-                "times slower\n");
-    (void)arguments;
-}
-
 static void print_summary(const struct run_arguments *arguments, const struct sweep_summary *summary)
 {
     const struct sweep_progress *p = &summary->progress;
     char time[COMMAND_TEXT_SIZE];
     command_duration(p->elapsed, time);
-    printf("%lld runs trained in %s, %.1f a second; ranks waited %.1f %% of the time (rank %d longest, %.1f "
-           "%%), "
-           "writing took %.1f %%\n",
-           (long long)p->trained, time, p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0,
-           100 * summary->idle_mean, summary->idle_worst_rank, 100 * summary->idle_worst,
-           100 * summary->write_mean);
+    if (p->trained > 0)
+        printf("%lld runs trained in %s, %.1f a second; ranks waited %.1f %% of the time (rank %d longest, "
+               "%.1f %%), "
+               "writing took %.1f %%\n",
+               (long long)p->trained, time, p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0,
+               100 * summary->idle_mean, summary->idle_worst_rank, 100 * summary->idle_worst,
+               100 * summary->write_mean);
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         if (p->outcomes[o] > 0)
             printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)p->outcomes[o],
@@ -254,12 +240,15 @@ static int run_locked(const struct run_arguments *arguments, int argc, char **ar
     TRY(open_store(arguments, argc, argv, rank, ranks, config, grid, &store, &fresh, err));
     struct terminal terminal;
     terminal_init(&terminal);
-    const struct sweep_observer observer = {.progress = terminal_progress,
+    const struct sweep_observer observer = {.begin = terminal_begin,
+                                            .progress = terminal_progress,
                                             .failure = terminal_failure,
                                             .interval = terminal_interval(&terminal),
                                             .context = &terminal};
-    if (rank == 0)
-        announce(arguments, grid, ranks);
+    if (rank == 0 && linalg_is_generic())
+        fprintf(stderr,
+                "sgdmap: warning: BLIS has no fast kernels for this CPU (generic): training will be several "
+                "times slower\n");
     int code = sweep_train(kernels_select(NULL), config, grid, store, fresh, MPI_COMM_WORLD, &stop_requested,
                            &observer, summary, err);
     struct error close_error = {0};

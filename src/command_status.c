@@ -90,11 +90,7 @@ static int read_status(const char *path, struct status *s, struct error *err)
     TRY(store_open_read(path, &s->config, &s->grid, &store, err));
     s->cost_total = grid_total_cost(&s->grid);
     s->running = lock_is_held(path);
-    char *ranks = store_attribute(store, "ranks");
-    s->ranks = ranks != NULL ? atoi(ranks) : 1;
-    if (s->ranks < 1)
-        s->ranks = 1;
-    free(ranks);
+    s->ranks = store_ranks(store);
     int code = count_runs(store, s, err);
     struct error ignored;
     int closed = store_close(store, code == 0 ? err : &ignored);

@@ -7,15 +7,15 @@
 
 /* -- The cost model: seconds on the reference core, measured by tests/bench ------------------------ */
 
-static const double PRODUCT_RATE = 110e9;     /* flop/s of large products */
-static const double PRODUCT_HALF_D = 22.0;    /* the dimension at which products reach half of it */
-static const double PRODUCT_HALF_BATCH = 4.0; /* the batch size at which they do */
-static const double ACTIVATION_TIME = 0.5e-9; /* s an element of Z: ReLU, its mask, the residual */
-static const double GAUSSIAN_TIME = 2.4e-9;   /* s a normal, which a group shares */
-static const double STEP_OVERHEAD = 50e-9;    /* s a run and step */
-static const double RECORD_RATE = 50e9;       /* flop/s of a record's products, 10 d^3 flop */
-static const double RECORD_PAIR_TIME = 16e-9; /* s a pair of neurons: eight passes over d^2 angles at 2 ns */
-static const double RECORD_OVERHEAD = 2e-6;   /* s a record */
+static const double PRODUCT_RATE = 115e9;      /* flop/s of large products */
+static const double PRODUCT_HALF_D = 18.0;     /* the dimension at which products reach half of it */
+static const double PRODUCT_HALF_BATCH = 4.0;  /* the batch size at which they do */
+static const double ACTIVATION_TIME = 0.25e-9; /* s an element of Z: ReLU, its mask, the residual */
+static const double GAUSSIAN_TIME = 2.4e-9;    /* s a normal, which a group shares */
+static const double STEP_OVERHEAD = 50e-9;     /* s a run and step */
+static const double RECORD_RATE = 50e9;        /* flop/s of a record's products, 10 d^3 flop */
+static const double RECORD_PAIR_TIME = 16e-9;  /* s a pair of neurons: eight passes over d^2 angles at 2 ns */
+static const double RECORD_OVERHEAD = 2e-6;    /* s a record */
 static const int64_t LIBRARY_MEMORY = 64 << 20; /* bytes: BLIS's packing buffers, MPI, HDF5 */
 
 /* A double, and the file's run ids in every language, count exactly to 2^53. */

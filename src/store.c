@@ -602,6 +602,16 @@ static int append_history(hid_t file, const char *path, const char *line, struct
     return ERROR_NONE;
 }
 
+/* The ranks of the session that writes now: its progress is estimated from them. */
+static int update_ranks(hid_t file, const char *path, int ranks, struct error *err)
+{
+    const int32_t value = ranks;
+    SCOPED(attribute) attribute = H5Aopen(file, "ranks", H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, H5T_NATIVE_INT32, &value) < 0)
+        return hdf5_error(err, path, "the attribute ranks cannot be written");
+    return ERROR_NONE;
+}
+
 /* -- Datasets -------------------------------------------------------------------------------------- */
 
 /* Contiguous, allocated and filled at creation: a row written later changes no metadata. Times are not
@@ -1326,6 +1336,8 @@ static int prepare_open(const char *path, const struct config *config, const str
         code = check_steps(&store, err);
     if (code == ERROR_NONE)
         code = append_history(store.file, path, provenance->history, err);
+    if (code == ERROR_NONE)
+        code = update_ranks(store.file, path, provenance->ranks, err);
     int close_code = done_store(&store, code == ERROR_NONE ? err : NULL);
     return code != ERROR_NONE ? code : close_code;
 }
@@ -1876,6 +1888,15 @@ int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8
 }
 
 /* -- About the file -------------------------------------------------------------------------------- */
+
+int store_ranks(struct store *store)
+{
+    int32_t ranks = 1;
+    SCOPED(attribute) attribute = H5Aopen(store->file, "ranks", H5P_DEFAULT);
+    if (attribute < 0 || H5Aread(attribute, H5T_NATIVE_INT32, &ranks) < 0 || ranks < 1)
+        return 1;
+    return ranks;
+}
 
 char *store_attribute(struct store *store, const char *name)
 {

@@ -93,10 +93,28 @@ int terminal_line(const struct terminal *t, const struct sweep_progress *p, char
                     p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0, time, counts);
 }
 
+void terminal_begin(void *context, const struct sweep_progress *progress)
+{
+    struct terminal *t = context;
+    char time[COMMAND_TEXT_SIZE];
+    const int64_t left = progress->outcomes[OUTCOME_PENDING];
+    t->idle = left == 0;
+    command_duration(progress->cost / progress->ranks, time);
+    if (left == 0)
+        fprintf(stderr, "sgdmap: all %lld runs are done\n", (long long)progress->run_count);
+    else
+        fprintf(stderr,
+                "sgdmap: %lld of %lld runs to train on %d rank%s with BLIS's %s kernels, at most about %s\n",
+                (long long)left, (long long)progress->run_count, progress->ranks,
+                progress->ranks == 1 ? "" : "s", linalg_kernel_family(), time);
+}
+
 void terminal_progress(void *context, const struct sweep_progress *progress, bool last)
 {
     struct terminal *t = context;
     char line[512];
+    if (t->idle)
+        return;
     measure_speed(t, progress);
     terminal_line(t, progress, line, sizeof line);
     if (!t->bar) {

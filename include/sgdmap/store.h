@@ -98,6 +98,9 @@ WARN_UNUSED int store_check(struct store *store, int64_t first_run, int64_t run_
 /* Local. Reads a root attribute of text: NULL if there is none. Free with free(). */
 char *store_attribute(struct store *store, const char *name);
 
+/* Local. The ranks of the session that wrote last, at least 1. */
+int store_ranks(struct store *store);
+
 /* Local. What is at `path`? Never changes anything. ERROR_IO where one cannot look. */
 enum store_presence { STORE_ABSENT, STORE_OURS, STORE_FOREIGN };
 WARN_UNUSED int store_probe(const char *path, enum store_presence *ret, struct error *err);

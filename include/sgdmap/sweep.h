@@ -30,6 +30,7 @@ struct sweep_progress {
 
 /* Told at most every `interval` seconds, and once at the end. */
 struct sweep_observer {
+    void (*begin)(void *context, const struct sweep_progress *progress); /* what there is to do */
     void (*progress)(void *context, const struct sweep_progress *progress, bool last);
     void (*failure)(void *context, int64_t run, const char *message); /* a run that could not be computed */
     double interval;

@@ -11,6 +11,7 @@ struct terminal {
     bool bar;  /* stderr, or that of the mpirun above us, is a terminal */
     int width; /* columns */
     bool drawn;
+    bool idle;                   /* there is nothing to train, and nothing to tell */
     double rate_time, rate_cost; /* the window over which the speed is measured */
     double speed;                /* cost a second, of late */
 };
@@ -21,6 +22,7 @@ void terminal_init(struct terminal *terminal);
 double terminal_interval(const struct terminal *terminal);
 
 /* For struct sweep_observer; context is the struct terminal. */
+void terminal_begin(void *terminal, const struct sweep_progress *progress);
 void terminal_progress(void *terminal, const struct sweep_progress *progress, bool last);
 void terminal_failure(void *terminal, int64_t run, const char *message);
 

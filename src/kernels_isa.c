@@ -295,6 +295,48 @@ static double squared_distance(int64_t n, const double *a, const double *b)
     return total(sum[0]) + total(sum[1]) + rest;
 }
 
+static double dot(int64_t n, const double *x, const double *y)
+{
+    vector sum[PARTS] = {0};
+    int64_t i = 0;
+    for (; i + KERNELS_LANES <= n; i += KERNELS_LANES)
+        for (int part = 0; part < PARTS; ++part)
+            sum[part] += load(x + i + part * WIDTH) * load(y + i + part * WIDTH);
+    double rest = 0;
+    for (; i < n; ++i)
+        rest += x[i] * y[i];
+    return total(sum) + rest;
+}
+
+/* Four vectors of y at a time in registers. */
+static void combine(int64_t n, int64_t count, const double *a, const double *x, double *y)
+{
+    enum { UNROLL = 4 };
+    int64_t i = 0;
+    for (; i + UNROLL * WIDTH <= n; i += UNROLL * WIDTH) {
+        vector sum[UNROLL];
+        for (int u = 0; u < UNROLL; ++u)
+            sum[u] = load(y + i + u * WIDTH);
+        for (int64_t j = 0; j < count; ++j)
+            for (int u = 0; u < UNROLL; ++u)
+                sum[u] += splat(x[j]) * load(a + j * n + i + u * WIDTH);
+        for (int u = 0; u < UNROLL; ++u)
+            store(y + i + u * WIDTH, sum[u]);
+    }
+    for (; i < n; i += WIDTH) {
+        vector sum = load(y + i);
+        for (int64_t j = 0; j < count; ++j)
+            sum += splat(x[j]) * load(a + j * n + i);
+        store(y + i, sum);
+    }
+}
+
+static void project(int64_t n, int64_t count, const double *a, const double *x, double *y)
+{
+    for (int64_t j = 0; j < count; ++j)
+        y[j] = dot(n, a + j * n, x);
+}
+
 /* sin x - x: the series where the difference would cancel, else from the sine. */
 INLINE vector sine_minus_angle(vector x, vector sine)
 {
@@ -377,4 +419,7 @@ const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX) = {
     .relu_sum = relu_sum,
     .squared_distance = squared_distance,
     .pairs = pairs,
+    .dot = dot,
+    .combine = combine,
+    .project = project,
 };

@@ -65,17 +65,17 @@ static double angle(int64_t n, const double *x, double x_norm, const double *y, 
 
 /* The angle between a = b + delta and b, with a relative error of rounding however small delta is: the part
  * of delta that is perpendicular to b is that of a. */
-static double own_angle(int64_t n, const double *b, double b_norm, const double *delta, const double *a,
-                        double a_norm)
+static double own_angle(const struct kernels *kernels, int64_t n, const double *b, double b_norm,
+                        const double *delta, const double *a, double a_norm)
 {
-    if (linalg_dot(n, delta, delta) >= 0.01 * b_norm * b_norm)
+    if (kernels->dot(n, delta, delta) >= 0.01 * b_norm * b_norm)
         return angle(n, a, a_norm, b, b_norm);
-    double along = linalg_dot(n, b, delta) / (b_norm * b_norm), perpendicular = 0;
+    double along = kernels->dot(n, b, delta) / (b_norm * b_norm), perpendicular = 0;
     for (int64_t i = 0; i < n; ++i) {
         double p = delta[i] - along * b[i];
         perpendicular += p * p;
     }
-    return atan2(sqrt(perpendicular) * b_norm, linalg_dot(n, a, b));
+    return atan2(sqrt(perpendicular) * b_norm, kernels->dot(n, a, b));
 }
 
 /* sin x - x without cancellation */
@@ -149,7 +149,7 @@ int landscape_new(const struct kernels *kernels, int64_t dimension, const double
     for (int64_t i = 0; i < stride; ++i)
         l->usual_teacher_norm[i] = l->usual_student_norm[i] = 1;
     for (int64_t j = 0; j < d; ++j) {
-        l->teacher_norm[j] = sqrt(linalg_dot(d, teacher + j * d, teacher + j * d));
+        l->teacher_norm[j] = sqrt(kernels->dot(d, teacher + j * d, teacher + j * d));
         l->usual_teacher_norm[j] = l->teacher_norm[j] > 0 ? l->teacher_norm[j] : NAN;
     }
     linalg_product(LINALG_TRANSPOSED, d, d, d, teacher, d, teacher, d, 0, l->teacher_gram, stride);
@@ -229,17 +229,17 @@ void landscape_measure(struct landscape *l, const double *student, struct diagno
         double *delta = l->delta + j * stride;
         for (int64_t i = 0; i < d; ++i)
             delta[i] = a[i] - b[i];
-        double delta_delta = linalg_dot(d, delta, delta);
-        double gain = 2 * linalg_dot(d, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
+        double delta_delta = l->kernels->dot(d, delta, delta);
+        double gain = 2 * l->kernels->dot(d, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
         delta_squares += delta_delta;
         potential -= gain;
-        l->student_norm[j] = sqrt(linalg_dot(d, a, a));
+        l->student_norm[j] = sqrt(l->kernels->dot(d, a, a));
         /* Of a student that is small beside its teacher little is left in delta = a - b. */
         l->usual_student_norm[j] = l->student_norm[j] > 1e-3 * l->teacher_norm[j] ? l->student_norm[j] : NAN;
         double norms = l->student_norm[j] + l->teacher_norm[j];
         l->norm_difference[j] = norms > 0 ? gain / norms : 0;
         potential_norm -= l->norm_difference[j];
-        l->own_angle[j] = own_angle(d, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
+        l->own_angle[j] = own_angle(l->kernels, d, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
         double half = sin(l->own_angle[j] / 2);
         l->one_minus_cosine[j] = 2 * half * half;
     }
@@ -298,8 +298,8 @@ void landscape_measure(struct landscape *l, const double *student, struct diagno
     for (int64_t j = 0; j < d; ++j) {
         for (int64_t i = 0; i < d; ++i)
             l->gradient[j * stride + i] /= PI;
-        squares += linalg_dot(d, l->gradient + j * stride, l->gradient + j * stride);
-        along_delta += linalg_dot(d, l->gradient + j * stride, l->delta + j * stride);
+        squares += l->kernels->dot(d, l->gradient + j * stride, l->gradient + j * stride);
+        along_delta += l->kernels->dot(d, l->gradient + j * stride, l->delta + j * stride);
         if (gradient != NULL)
             memcpy(gradient + j * d, l->gradient + j * stride, (size_t)d * sizeof *gradient);
     }

@@ -94,53 +94,45 @@ double *linalg_new(int64_t count)
 /* -- Spectral norm --------------------------------------------------------------------------------- */
 
 /* Steps between restarts: the memory is this many vectors. */
-enum { LANCZOS_STEPS = 160, LANCZOS_CHECK = 8, LANCZOS_RESTARTS = 64 };
+enum { LANCZOS_STEPS = 160, LANCZOS_FIRST_CHECK = 24, LANCZOS_CHECK = 8, LANCZOS_RESTARTS = 64 };
 
+/* Columns are padded to whole vectors with zeros, here and in the basis: no loop has a rest. */
 int64_t linalg_spectral_workspace(int64_t dimension)
 {
-    int64_t steps = dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS;
-    return dimension * (steps + 3);
+    const int64_t n = kernels_padded(dimension);
+    return n * (n + (dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS) + 4);
 }
 
-/* y = a' (a x) through t [d]. BLIS's call costs more than the product itself where the matrix is small. */
-static void apply_gram(int64_t d, const double *a, int64_t lda, const double *x, double *t, double *y)
+/* An estimate of the largest eigenvalue: Laguerre's iteration on the characteristic polynomial p from above all
+ * roots, which falls monotonically to the largest, and does so cubically (Parlett 1964). Off where roots are so close
+ * that p between them is rounding. `bound` is above all eigenvalues. */
+static double estimate_top(int64_t m, const double *alpha, const double *beta, double bound)
 {
-    if (d >= 48) {
-        double one = 1, zero = 0;
-        union {
-            const double *in;
-            double *out;
-        } a_ = {.in = a}, x_ = {.in = x};
-        bli_dgemv(BLIS_NO_TRANSPOSE, BLIS_NO_CONJUGATE, d, d, &one, a_.out, 1, lda, x_.out, 1, &zero, t, 1);
-        bli_dgemv(BLIS_TRANSPOSE, BLIS_NO_CONJUGATE, d, d, &one, a_.out, 1, lda, t, 1, &zero, y, 1);
-        return;
+    double x = 1; /* in units of the bound */
+    for (int iteration = 0; iteration < 30; ++iteration) {
+        /* p, p', p'' of the leading minors of order k and k - 1, in a common scale */
+        double p[3] = {1, 0, 0}, before[3] = {0, 0, 0};
+        for (int64_t k = 0; k < m; ++k) {
+            const double a = alpha[k] / bound - x, b = k > 0 ? beta[k - 1] / bound : 0, bb = b * b;
+            const double next[3] = {a * p[0] - bb * before[0], a * p[1] - p[0] - bb * before[1],
+                                    a * p[2] - 2 * p[1] - bb * before[2]};
+            const double size = fabs(next[0]) + fabs(next[1]) + fabs(next[2]);
+            const double scale = size < 1e-60 || size > 1e60 ? 1 / size : 1;
+            for (int i = 0; i < 3; ++i) {
+                before[i] = p[i] * scale;
+                p[i] = next[i] * scale;
+            }
+        }
+        const double n = (double)m, g = p[1] / p[0], h = g * g - p[2] / p[0];
+        const double step = n / (g + sqrt(fmax(0, (n - 1) * (n * h - g * g))));
+        if (!(step > 0x1p-52 * x && step < x))
+            break;
+        x -= step;
     }
-    memset(t, 0, (size_t)d * sizeof *t);
-    for (int64_t j = 0; j < d; ++j)
-        for (int64_t i = 0; i < d; ++i)
-            t[i] += a[i + j * lda] * x[j];
-    for (int64_t j = 0; j < d; ++j) {
-        double sum = 0;
-        for (int64_t i = 0; i < d; ++i)
-            sum += a[i + j * lda] * t[i];
-        y[j] = sum;
-    }
+    return x * bound;
 }
 
-double linalg_dot(int64_t n, const double *x, const double *y)
-{
-    double sum[4] = {0};
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int l = 0; l < 4; ++l)
-            sum[l] += x[i + l] * y[i + l];
-    for (; i < n; ++i)
-        sum[0] += x[i] * y[i];
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
-
-/* Is an eigenvalue of the tridiagonal matrix above x? Sylvester's law: as many as there are positive pivots.
- */
+/* Is an eigenvalue of the tridiagonal matrix above x? Sylvester's law: as many as there are positive pivots. */
 static bool eigenvalue_above(int64_t m, const double *alpha, const double *beta, double x)
 {
     double pivot = alpha[0] - x;
@@ -149,24 +141,34 @@ static bool eigenvalue_above(int64_t m, const double *alpha, const double *beta,
     return pivot >= 0;
 }
 
-/* The largest eigenvalue of the tridiagonal matrix, by bisection to the last digit; `low` is below it. */
-static double top_eigenvalue(int64_t m, const double *alpha, const double *beta, double low)
+/* The largest eigenvalue of the tridiagonal matrix with diagonal alpha [m] and off-diagonal beta [m - 1], positive
+ * semidefinite, to a few units in the last place: the estimate, held to by bisection, which is never off. */
+static double top_eigenvalue(int64_t m, const double *alpha, const double *beta)
 {
-    double high = low;
-    for (int64_t k = 0; k < m; ++k) {
-        double bound = alpha[k] + (k > 0 ? beta[k - 1] : 0) + (k + 1 < m ? beta[k] : 0);
-        high = bound > high ? bound : high;
-        low = alpha[k] > low ? alpha[k] : low;
+    double bound = 0;
+    for (int64_t k = 0; k < m; ++k)
+        bound =
+            fmax(bound, alpha[k] + (k > 0 ? beta[k - 1] : 0) + (k + 1 < m ? beta[k] : 0)); /* Gershgorin */
+    if (!(bound > 0))
+        return 0;
+    const double estimate = estimate_top(m, alpha, beta, bound);
+    double width = 0x1p-50 * estimate, low = estimate - width, high = estimate + width;
+    for (; low > 0 && !eigenvalue_above(m, alpha, beta, low); width *= 16) {
+        high = low;
+        low = fmax(0, low - width);
     }
-    while (true) {
+    for (; high < bound && eigenvalue_above(m, alpha, beta, high); width *= 16) {
+        low = high;
+        high = fmin(bound, high + width);
+    }
+    while (high - low > 0x1p-50 * high) {
         double middle = low + (high - low) / 2;
-        if (!(middle > low && middle < high) || high - low <= 0x1p-51 * high)
-            return middle;
         if (eigenvalue_above(m, alpha, beta, middle))
             low = middle;
         else
             high = middle;
     }
+    return low + (high - low) / 2;
 }
 
 /* The eigenvector of `top` as s [m], of length one. From its end backwards, the direction in which it grows.
@@ -189,10 +191,23 @@ static void top_eigenvector(int64_t m, const double *alpha, const double *beta, 
         s[k] *= scale;
 }
 
-double linalg_spectral_norm(int64_t dimension, const double *a, int64_t lda, double *workspace)
+/* x loses its parts along the basis [count][n]. Classical Gram-Schmidt, whose products do not wait for one another; done
+ * twice it is as good as any (Giraud et al. 2005). coefficients [count]. */
+static void orthogonalize(const struct kernels *kernels, int64_t n, int64_t count, const double *basis,
+                          double *x, double *coefficients)
 {
-    const int64_t d = dimension;
-    const int64_t steps = d < LANCZOS_STEPS ? d : LANCZOS_STEPS;
+    for (int pass = 0; pass < 2; ++pass) {
+        kernels->project(n, count, basis, x, coefficients);
+        for (int64_t k = 0; k < count; ++k)
+            coefficients[k] = -coefficients[k];
+        kernels->combine(n, count, basis, coefficients, x);
+    }
+}
+
+/* The columns of `a` into padded ones, in units of its largest entry, so that squares neither overflow nor vanish.
+ * Returns that entry; 0 or NaN if there is nothing to divide by. */
+static double scaled_copy(int64_t d, const double *a, int64_t lda, int64_t n, double *ret)
+{
     double largest = 0, sum = 0;
     for (int64_t j = 0; j < d; ++j)
         for (int64_t i = 0; i < d; ++i) {
@@ -202,65 +217,64 @@ double linalg_spectral_norm(int64_t dimension, const double *a, int64_t lda, dou
         }
     if (sum != 0) /* inf or NaN times 0 */
         return NAN;
-    /* Squares must neither overflow nor vanish. */
-    if (largest == 0)
-        return 0;
-    if (largest > 1e120 || largest < 1e-120) {
-        double *scaled = linalg_new(d * d);
-        if (scaled == NULL)
-            return NAN;
-        for (int64_t j = 0; j < d; ++j)
-            for (int64_t i = 0; i < d; ++i)
-                scaled[i + j * d] = a[i + j * lda] / largest;
-        double norm = linalg_spectral_norm(d, scaled, d, workspace) * largest;
-        free(scaled);
-        return norm;
+    /* A power of two, so that nothing is rounded. */
+    const double unit = largest > 0 ? ldexp(1, ilogb(largest)) : 0;
+    for (int64_t j = 0; j < d && unit > 0; ++j) {
+        for (int64_t i = 0; i < d; ++i)
+            ret[i + j * n] = a[i + j * lda] / unit;
+        for (int64_t i = d; i < n; ++i)
+            ret[i + j * n] = 0;
     }
+    return unit;
+}
 
-    double *basis = workspace, *t = basis + d * steps, *next = t + d;
-    double *ritz = next + d;
+double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, const double *a, int64_t lda,
+                            double *workspace)
+{
+    const int64_t d = dimension, n = kernels_padded(d);
+    const int64_t steps = d < LANCZOS_STEPS ? d : LANCZOS_STEPS;
+    double *columns = workspace, *basis = columns + n * n, *t = basis + n * steps, *next = t + n;
+    double *ritz = next + n, *coefficients = ritz + n;
     double alpha[LANCZOS_STEPS], beta[LANCZOS_STEPS], s[LANCZOS_STEPS];
     double top = 0;
-    /* Any vector that no structure of `a` is orthogonal to: the fractional parts of multiples of the golden
-     * ratio. */
+
+    const double unit = scaled_copy(d, a, lda, n, columns);
+    if (!(unit > 0))
+        return unit;
+    /* Any vector that no structure of `a` is orthogonal to: the fractional parts of multiples of the golden ratio. */
+    memset(ritz, 0, (size_t)n * sizeof *ritz);
     for (int64_t i = 0; i < d; ++i)
         ritz[i] = 0.5 + fmod((double)(i + 1) * 0.61803398874989484820, 1.0);
     for (int restart = 0; restart < LANCZOS_RESTARTS; ++restart) {
-        double length = sqrt(linalg_dot(d, ritz, ritz));
-        for (int64_t i = 0; i < d; ++i)
+        double length = sqrt(kernels->dot(n, ritz, ritz));
+        for (int64_t i = 0; i < n; ++i)
             basis[i] = ritz[i] / length;
         int64_t m = 0;
         while (true) {
-            double *q = basis + m * d;
-            apply_gram(d, a, lda, q, t, next);
-            alpha[m] = linalg_dot(d, q, next);
-            /* Twice is enough (Parlett). */
-            for (int pass = 0; pass < 2; ++pass)
-                for (int64_t k = m; k >= 0; --k) {
-                    double overlap = linalg_dot(d, basis + k * d, next);
-                    for (int64_t i = 0; i < d; ++i)
-                        next[i] -= overlap * basis[k * d + i];
-                }
-            beta[m] = sqrt(linalg_dot(d, next, next));
+            memset(t, 0, (size_t)n * sizeof *t);
+            memset(next, 0, (size_t)n * sizeof *next);
+            kernels->combine(n, d, columns, basis + m * n, t);
+            kernels->project(n, d, columns, t, next);
+            alpha[m] = kernels->dot(n, basis + m * n, next);
+            orthogonalize(kernels, n, m + 1, basis, next, coefficients);
+            beta[m] = sqrt(kernels->dot(n, next, next));
             ++m;
             bool exhausted = m == d || beta[m - 1] <= 1e-15 * (top > alpha[0] ? top : alpha[0]);
-            if (exhausted || m == steps || m % LANCZOS_CHECK == 0) {
-                top = top_eigenvalue(m, alpha, beta, top * (1 - 1e-12));
+            if (exhausted || m == steps || (m % LANCZOS_CHECK == 0 && m >= LANCZOS_FIRST_CHECK)) {
+                top = top_eigenvalue(m, alpha, beta);
                 if (exhausted)
-                    return sqrt(top);
+                    return unit * sqrt(top);
                 top_eigenvector(m, alpha, beta, top, s);
                 if (beta[m - 1] * fabs(s[m - 1]) <= 1e-10 * top)
-                    return sqrt(top);
+                    return unit * sqrt(top);
                 if (m == steps)
                     break;
             }
-            for (int64_t i = 0; i < d; ++i)
-                basis[m * d + i] = next[i] / beta[m - 1];
+            for (int64_t i = 0; i < n; ++i)
+                basis[m * n + i] = next[i] / beta[m - 1];
         }
-        memset(ritz, 0, (size_t)d * sizeof *ritz);
-        for (int64_t k = 0; k < m; ++k)
-            for (int64_t i = 0; i < d; ++i)
-                ritz[i] += s[k] * basis[k * d + i];
+        memset(ritz, 0, (size_t)n * sizeof *ritz);
+        kernels->combine(n, m, basis, s, ritz);
     }
-    return sqrt(top); /* the Ritz value's error is far below the residual's bound even here */
+    return unit * sqrt(top); /* the Ritz value's error is far below the residual's bound even here */
 }

@@ -12,7 +12,7 @@ void model_directions(const struct kernels *kernels, uint64_t seed, int64_t repl
     const int64_t d = dimension;
     rng_normals(kernels, rng_key(seed, replicate, d, RNG_TEACHER), 0, d * d, ret->teacher);
     rng_normals(kernels, rng_key(seed, replicate, d, RNG_INITIAL), 0, d * d, ret->initial);
-    double norm = linalg_spectral_norm(d, ret->teacher, d, workspace);
+    double norm = linalg_spectral_norm(kernels, d, ret->teacher, d, workspace);
     double deviation = sqrt((double)d);
     for (int64_t i = 0; i < d * d; ++i) {
         ret->teacher[i] /= norm;

@@ -327,7 +327,7 @@ static double measure(struct trainer *t, int64_t slot, bool record)
         memcpy(t->weights, columns, (size_t)(d * d) * sizeof *columns);
         for (int64_t j = 0; j < d && t->runs[student->run].link == LINK_IDENTITY; ++j)
             t->weights[j * d + j] -= 1;
-        t->fields[RECORD_WEIGHT_NORM][at] = linalg_spectral_norm(d, t->weights, d, t->scratch);
+        t->fields[RECORD_WEIGHT_NORM][at] = linalg_spectral_norm(t->kernels, d, t->weights, d, t->scratch);
     }
     return diagnostics.loss;
 }
@@ -428,7 +428,7 @@ static void step_panel(struct trainer *t, int64_t panel, bool record)
                          t->residual);
         if (record && t->fields[RECORD_BATCH_LOSS] != NULL)
             t->fields[RECORD_BATCH_LOSS][student->run * g->record_count + t->next_record] =
-                linalg_dot(batch, t->residual, t->residual) / (double)batch;
+                t->kernels->dot(batch, t->residual, t->residual) / (double)batch;
     }
     if (!last)
         linalg_product(LINALG_TRANSPOSED, d, columns, batch, t->inputs, t->stride, t->outputs, t->stride, 1,

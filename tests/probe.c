@@ -107,7 +107,7 @@ int probe_landscape(const char *isa, int64_t dimension, const double *teacher, c
 double probe_spectral_norm(int64_t dimension, const double *a)
 {
     double *workspace = linalg_new(linalg_spectral_workspace(dimension));
-    double norm = linalg_spectral_norm(dimension, a, dimension, workspace);
+    double norm = linalg_spectral_norm(kernels_select(NULL), dimension, a, dimension, workspace);
     free(workspace);
     return norm;
 }

@@ -143,7 +143,8 @@ def test_spectral_norm_against_svd(dimension):
     for name, matrix in cases.items():
         scale = np.abs(matrix).max()
         expected = np.linalg.norm(matrix / scale, 2) * scale
-        assert abs(probe.spectral_norm(matrix) - expected) <= 1e-10 * expected, name
+        tolerance = 1e-10 if name == "clustered" else 1e-13  # Lanczos stops at a residual of 1e-10
+        assert abs(probe.spectral_norm(matrix) - expected) <= tolerance * expected, name
     assert probe.spectral_norm(np.zeros((dimension, dimension))) == 0
     random[0, 0] = np.nan
     assert np.isnan(probe.spectral_norm(random))

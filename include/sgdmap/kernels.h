@@ -69,6 +69,13 @@ struct kernels {
     double (*squared_distance)(int64_t n, const double *a, const double *b);
 
     void (*pairs)(struct kernels_pairs *pairs);
+
+    /* sum x_i y_i, in the order of eight interleaved sums. */
+    double (*dot)(int64_t n, const double *x, const double *y);
+
+    /* y += sum_j x_j a_j, and y_j = <a_j, x>, over `count` columns a_j of padded length n, `n` apart. */
+    void (*combine)(int64_t n, int64_t count, const double *a, const double *x, double *y);
+    void (*project)(int64_t n, int64_t count, const double *a, const double *x, double *y);
 };
 
 /* The widest that this CPU can run, or the one named (for tests): NULL if it is unknown or cannot run here.

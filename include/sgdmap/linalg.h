@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "sgdmap/error.h"
+#include "sgdmap/kernels.h"
 
 /* Which kernels BLIS is to use. Its families are fixed for a process at its first call. */
 enum linalg_preference {
@@ -29,12 +30,11 @@ enum linalg_transpose { LINALG_PLAIN, LINALG_TRANSPOSED };
 void linalg_product(enum linalg_transpose transpose, int64_t m, int64_t n, int64_t k, const double *a,
                     int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc);
 
-double linalg_dot(int64_t n, const double *x, const double *y);
-
 /* The largest singular value of a [dimension][dimension], by Lanczos on a'a with full reorthogonalization
  * until the residual is below 1e-10 of it; relative error at most 1e-10, in practice its square over the gap
  * (near 1e-16). 0 for 0, NaN if an entry is not finite. workspace [linalg_spectral_workspace(dimension)]. */
-double linalg_spectral_norm(int64_t dimension, const double *a, int64_t lda, double *workspace);
+double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, const double *a, int64_t lda,
+                            double *workspace);
 int64_t linalg_spectral_workspace(int64_t dimension);
 
 /* Zeroed memory aligned for vectors; NULL if there is none or the size overflows. Free with free(). */

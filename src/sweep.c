@@ -548,6 +548,7 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     }
     if (rank == 0 && observer->begin != NULL)
         observer->begin(observer->context, &m.progress);
+    m.told = now();
     const double start = now();
     code = rank == 0 ? run_master(&m, &w, comm, stop, err) : run_worker(&w, comm, stop, err);
     /* Those that leave after a stop may have one more message waiting. */

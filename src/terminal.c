@@ -1,6 +1,7 @@
 #include "sgdmap/terminal.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -82,7 +83,7 @@ int terminal_line(const struct terminal *t, const struct sweep_progress *p, char
     const int64_t done = p->run_count - p->outcomes[OUTCOME_PENDING] - p->outcomes[OUTCOME_RUNNING];
     const double share = p->cost > 0 ? p->cost_done / p->cost : 1;
     if (t->speed > 0)
-        command_duration((p->cost - p->cost_done) / t->speed, time);
+        command_duration(fmax(0, p->cost - p->cost_done) / t->speed, time);
     size_t used = 0;
     for (int o = OUTCOME_CONVERGED; o < OUTCOME_COUNT; ++o)
         if (p->outcomes[o] > 0 && used < sizeof counts)

@@ -1,0 +1,150 @@
+/* Training without its references: what must not change a bit. tests/test_golden.py has it against NumPy and PyTorch. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "sgdmap/grid.h"
+#include "sgdmap/linalg.h"
+#include "sgdmap/train.h"
+
+enum { RUNS = 90, RECORDS = 9, STEPS = 100 };
+
+static int64_t steps_of_records[RECORDS];
+static struct train_run runs[RUNS];
+
+static int setup(void **state)
+{
+    (void)state;
+    linalg_setup(LINALG_WIDE);
+    record_steps(STEPS, RECORDS, steps_of_records);
+    for (int r = 0; r < RUNS; ++r) /* from nothing happens over converges to explodes */
+        runs[r] = (struct train_run){.slot = r,
+                                     .step_size = pow(10, -4 + 5.0 * r / RUNS),
+                                     .init_scale = r % 3 * 0.2,
+                                     .teacher_norm = r % 2 == 0 ? 0.1 : 0.4,
+                                     .link = r % 5 == 0 ? LINK_NONE : LINK_IDENTITY};
+    return 0;
+}
+
+static struct trainer *train(int64_t dimension, int64_t batch, const struct train_run *list, int64_t count,
+                             double slice)
+{
+    const struct train_group group = {.dimension = dimension,
+                                      .batch_size = batch,
+                                      .input = INPUT_GAUSSIAN,
+                                      .seed = 7,
+                                      .replicate = 2,
+                                      .steps = STEPS,
+                                      .tolerance = 0.05,
+                                      .record_count = RECORDS,
+                                      .record_steps = steps_of_records,
+                                      .fields = (1u << RECORD_FIELD_COUNT) - 1,
+                                      .run_count = count,
+                                      .runs = list};
+    struct trainer *trainer;
+    assert_int_equal(trainer_new(kernels_select(NULL), &group, &trainer, NULL), 0);
+    double before = trainer_progress(trainer);
+    while (!trainer_advance(trainer, slice)) {
+        assert_true(trainer_progress(trainer) >= before && trainer_progress(trainer) <= 1);
+        before = trainer_progress(trainer);
+    }
+    assert_true(trainer_progress(trainer) == 1);
+    return trainer;
+}
+
+static void assert_same_run(const struct trainer *a, int64_t in_a, const struct trainer *b, int64_t in_b,
+                            int64_t d)
+{
+    for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
+        assert_memory_equal(trainer_field(a, (enum record_field)f) + in_a * RECORDS,
+                            trainer_field(b, (enum record_field)f) + in_b * RECORDS,
+                            RECORDS * sizeof(double));
+    const struct run_result *x = &trainer_results(a)[in_a], *y = &trainer_results(b)[in_b];
+    assert_int_equal(x->outcome, y->outcome);
+    assert_int_equal(x->steps_done, y->steps_done);
+    assert_int_equal(x->converged_step, y->converged_step);
+    assert_int_equal(x->phase2_step, y->phase2_step);
+    assert_memory_equal(&x->final_error, &y->final_error, sizeof x->final_error);
+    assert_memory_equal(&x->final_loss, &y->final_loss, sizeof x->final_loss);
+    double *weights = calloc((size_t)(2 * d * d), sizeof *weights);
+    trainer_student(a, in_a, weights);
+    trainer_student(b, in_b, weights + d * d);
+    assert_memory_equal(weights, weights + d * d, (size_t)(d * d) * sizeof *weights);
+    trainer_teacher(a, in_a, weights);
+    trainer_teacher(b, in_b, weights + d * d);
+    assert_memory_equal(weights, weights + d * d, (size_t)(d * d) * sizeof *weights);
+    free(weights);
+}
+
+static void a_run_does_not_see_its_neighbours(void **state)
+{
+    (void)state;
+    const int64_t shapes[][3] = {{1, 3, 90}, {6, 1, 80}, {10, 16, 90}, {33, 20, 30}, {150, 9, 5}};
+    for (size_t shape = 0; shape < sizeof shapes / sizeof *shapes; ++shape) {
+        const int64_t d = shapes[shape][0], batch = shapes[shape][1], count = shapes[shape][2];
+        struct train_run group[RUNS];
+        for (int64_t r = 0; r < count; ++r) {
+            group[r] = runs[r * RUNS / count];
+            group[r].slot = r;
+        }
+        struct trainer *whole = train(d, batch, group, count, 1e9);
+        bool seen[OUTCOME_COUNT] = {false};
+        for (int64_t r = 0; r < count; ++r)
+            seen[trainer_results(whole)[r].outcome] = true;
+        assert_true(seen[OUTCOME_CONVERGED] + seen[OUTCOME_DIVERGED] + seen[OUTCOME_STALLED] > 1);
+        for (int64_t r = 0; r < count; r += count / 4) {
+            struct trainer *alone = train(d, batch, &group[r], 1, 0);
+            assert_same_run(whole, r, alone, 0, d);
+            trainer_free(alone);
+        }
+        /* Every third, from the back: other neighbours, another order. */
+        struct train_run some[RUNS];
+        int64_t chosen = 0;
+        for (int64_t r = count - 1; r >= 0; r -= 3)
+            some[chosen++] = group[r];
+        struct trainer *part = train(d, batch, some, chosen, 1e-5);
+        for (int64_t i = 0; i < chosen; ++i)
+            assert_same_run(whole, count - 1 - 3 * i, part, i, d);
+        trainer_free(part);
+        trainer_free(whole);
+    }
+}
+
+static void nothing_is_recorded_after_the_end(void **state)
+{
+    (void)state;
+    struct trainer *trainer = train(10, 16, runs, RUNS, 1e9);
+    double shares = 0;
+    for (int64_t r = 0; r < RUNS; ++r) {
+        const struct run_result *result = &trainer_results(trainer)[r];
+        shares += result->wall_time;
+        for (int k = 0; k < RECORDS; ++k) {
+            double loss = trainer_field(trainer, RECORD_LOSS)[r * RECORDS + k];
+            double batch_loss = trainer_field(trainer, RECORD_BATCH_LOSS)[r * RECORDS + k];
+            assert_true(isnan(loss) == (steps_of_records[k] > result->steps_done) ||
+                        result->outcome == OUTCOME_DIVERGED);
+            assert_true(!isnan(batch_loss) || steps_of_records[k] > result->steps_done ||
+                        result->outcome == OUTCOME_DIVERGED);
+        }
+        assert_true((result->outcome == OUTCOME_CONVERGED) == (result->final_error <= 0.05));
+        assert_true((result->converged_step >= 0) == (result->outcome == OUTCOME_CONVERGED));
+    }
+    assert_true(shares > 0);
+    trainer_free(trainer);
+    trainer_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_does_not_see_its_neighbours),
+        cmocka_unit_test(nothing_is_recorded_after_the_end),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}

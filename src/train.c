@@ -84,25 +84,49 @@ static double *student_columns(const struct trainer *t, int64_t slot)
 
 /* -- Construction ---------------------------------------------------------------------------------- */
 
-/* Does BLIS compute all columns of this panel's two products alike? Then a student's bits do not depend on
- * its slot. Found out on a panel of equal students; an order of summation that differs shows in one of so
- * many roundings. */
+/* Numbers of very different size, so that sums of their products round differently in nearly every other order. */
+static void spread_sizes(int64_t count, double *values)
+{
+    for (int64_t i = 0; i + 1 < count; ++i)
+        values[i] = ldexp(values[i], (int)(8 * values[i + 1]));
+}
+
+static bool slots_are_equal(const struct trainer *t, int64_t size, const double *students)
+{
+    for (int64_t slot = 1; slot < t->width; ++slot)
+        if (memcmp(students, students + slot * size, (size_t)size * sizeof *students) != 0)
+            return false;
+    return true;
+}
+
+/* Does BLIS compute all columns of this panel's two products alike, whatever their place? Then a student's bits do not depend
+ * on its slot. Tried on panels of equal students, adding to something and to zero, several times. The answer depends on
+ * the shape and on BLIS alone. */
 static bool columns_are_alike(const struct trainer *t, double *panel)
 {
+    enum { TRIALS = 8 };
     const int64_t d = t->group.dimension, batch = t->group.batch_size, columns = t->width * d;
+    const struct rng_key key = rng_key(0, 0, d, RNG_SPECTRAL);
     bool alike = true;
-    model_inputs(t->kernels, 1, 0, d, INPUT_GAUSSIAN, 0, batch, t->stride, t->scratch, t->inputs);
-    for (int64_t slot = 0; slot < t->width; ++slot)
-        memcpy(panel + slot * d * d, t->directions.initial, (size_t)(d * d) * sizeof *panel);
-    linalg_product(LINALG_PLAIN, batch, columns, d, t->inputs, t->stride, panel, d, 0, t->outputs, t->stride);
-    linalg_product(LINALG_TRANSPOSED, d, columns, batch, t->inputs, t->stride, t->outputs, t->stride, 1,
-                   panel, d);
-    for (int64_t slot = 1; slot < t->width; ++slot) {
-        for (int64_t j = 0; j < d; ++j)
-            alike = alike && memcmp(t->outputs + j * t->stride, t->outputs + (slot * d + j) * t->stride,
-                                    (size_t)batch * sizeof *t->outputs) == 0;
-        alike = alike && memcmp(panel, panel + slot * d * d, (size_t)(d * d) * sizeof *panel) == 0;
+    for (uint64_t trial = 0; alike && trial < TRIALS; ++trial) {
+        model_inputs(t->kernels, 0, 0, d, INPUT_GAUSSIAN, (int64_t)trial, batch, t->stride, t->scratch,
+                     t->inputs);
+        spread_sizes(d * t->stride, t->inputs);
+        rng_normals(t->kernels, key, trial, d * d, t->scratch);
+        spread_sizes(d * d, t->scratch);
+        for (int64_t slot = 0; slot < t->width; ++slot)
+            memcpy(panel + slot * d * d, t->scratch, (size_t)(d * d) * sizeof *panel);
+        linalg_product(LINALG_PLAIN, batch, columns, d, t->inputs, t->stride, panel, d, 0, t->outputs,
+                       t->stride);
+        alike = slots_are_equal(t, d * t->stride, t->outputs);
+        if (trial % 2 == 1)
+            memset(panel, 0, (size_t)(columns * d) * sizeof *panel);
+        linalg_product(LINALG_TRANSPOSED, d, columns, batch, t->inputs, t->stride, t->outputs, t->stride, 1,
+                       panel, d);
+        alike = alike && slots_are_equal(t, d * d, panel);
     }
+    memset(t->inputs, 0, (size_t)(d * t->stride) * sizeof *t->inputs);
+    memset(t->outputs, 0, (size_t)(columns * t->stride) * sizeof *t->outputs);
     memset(panel, 0, (size_t)(columns * d) * sizeof *panel);
     return alike;
 }

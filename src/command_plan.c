@@ -56,9 +56,16 @@ static void print_axes(const struct config *config)
 /* Trains the first groups of each block for a while: this core's seconds a predicted second, by block. */
 static int calibrate(const struct config *config, const struct grid *grid, double *factors, struct error *err)
 {
+    enum { MEASURED_MAX = 8 };
     linalg_setup(command_preference(grid));
-    const double budget = 2.0 / (double)grid->block_count;
+    const int64_t measured = grid->block_count < MEASURED_MAX ? grid->block_count : MEASURED_MAX;
+    const double budget = 2.0 / (double)measured;
     for (int64_t b = 0; b < grid->block_count; ++b) {
+        /* Of many blocks some, evenly spread; the others are taken for like the one before. */
+        if (b > 0 && b * measured / grid->block_count == (b - 1) * measured / grid->block_count) {
+            factors[b] = factors[b - 1];
+            continue;
+        }
         struct task task;
         int code =
             task_init(kernels_select(NULL), config, grid, grid->blocks[b].first_group, NULL, &task, err);
@@ -85,14 +92,13 @@ static int simulate(const struct grid *grid, const double *factors, int64_t rank
     double *ends = calloc((size_t)ranks, sizeof *ends);
     if (ends == NULL)
         return error_set(err, ERROR_MEMORY, "plan: --ranks: out of memory for %lld ranks", (long long)ranks);
+    int64_t i = 0; /* into the blocks by cost */
     for (int64_t g = 0; g < grid->group_count; ++g) {
         struct group group;
-        struct setting setting;
         grid_group(grid, grid_group_by_cost(grid, g), &group);
-        grid_setting(grid, group.first_run, &setting);
-        int64_t block = 0;
-        while (block + 1 < grid->block_count && grid->blocks[block + 1].first_run <= group.first_run)
-            ++block;
+        while (i + 1 < grid->block_count && grid->by_cost_first[i + 1] <= g)
+            ++i;
+        const int64_t block = grid->by_cost[i];
         double end = ends[0] + group.cost * factors[block];
         int64_t at = 0;
         for (int64_t child; (child = 2 * at + 1) < ranks; at = child) {
@@ -109,19 +115,6 @@ static int simulate(const struct grid *grid, const double *factors, int64_t rank
         *ret = fmax(*ret, ends[r]);
     free(ends);
     return 0;
-}
-
-static int64_t memory_a_rank(const struct config *config, const struct grid *grid)
-{
-    int64_t most = 0;
-    for (int64_t b = 0; b < grid->block_count; ++b) {
-        struct group group;
-        grid_group(grid, grid->blocks[b].first_group, &group);
-        int64_t bytes = group_memory(grid->blocks[b].dimension, grid->blocks[b].batch_size, group.run_count,
-                                     config->record_count);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
 }
 
 static int plan(const struct config *config, const struct grid *grid, int64_t ranks, bool calibrated,
@@ -147,7 +140,7 @@ static int plan(const struct config *config, const struct grid *grid, int64_t ra
         command_duration(cost, time);
         printf("time of one core   %s (%.3g core-hours)%s\n", time, cost / 3600,
                calibrated ? ", calibrated here" : "");
-        command_bytes((double)memory_a_rank(config, grid), bytes);
+        command_bytes((double)grid_memory(grid), bytes);
         printf("memory a rank      %s\n", bytes);
         command_bytes((double)store_file_size(config, grid), bytes);
         printf("size of the file   %s\n", bytes);

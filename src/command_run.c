@@ -116,14 +116,27 @@ static int share_config(const struct run_arguments *arguments, int rank, struct 
         }
     }
     TRY(comm_agree(MPI_COMM_WORLD, err, code));
-    TRY(comm_broadcast_text(MPI_COMM_WORLD, &text, &length, err));
-    TRY(comm_broadcast_text(MPI_COMM_WORLD, &overrides, &override_length, err));
-    if (rank != 0) {
-        code = config_parse(arguments->config, text, length, overrides, ret, err);
-        free(text);
-        free(overrides);
+    code = comm_broadcast_text(MPI_COMM_WORLD, &text, &length, err);
+    if (code == 0)
+        code = comm_broadcast_text(MPI_COMM_WORLD, &overrides, &override_length, err);
+    if (rank == 0) {
+        code = comm_agree(MPI_COMM_WORLD, err, code);
+        if (code != 0)
+            config_done(ret);
+        return code;
     }
-    return comm_agree(MPI_COMM_WORLD, err, code);
+    struct config parsed = {0};
+    if (code == 0)
+        code = config_parse(arguments->config, text, length, overrides, &parsed, err);
+    const bool mine = code == 0;
+    free(text);
+    free(overrides);
+    code = comm_agree(MPI_COMM_WORLD, err, code);
+    if (code == 0)
+        *ret = parsed;
+    else if (mine)
+        config_done(&parsed);
+    return code;
 }
 
 /* Rank 0 alone: may the sweep go on in the file that is there? */
@@ -229,6 +242,29 @@ static void print_summary(const struct run_arguments *arguments, const struct sw
     printf("%s\n", arguments->output);
 }
 
+/* Collective. Ranks with different kernels would make results depend on who trained what. */
+static int agree_on_kernels(int rank, struct error *err)
+{
+    enum { FAMILY_SIZE = 64 };
+    char ours[FAMILY_SIZE], first[FAMILY_SIZE], host[MPI_MAX_PROCESSOR_NAME];
+    int length;
+    snprintf(ours, sizeof ours, "%s, %s", linalg_kernel_family(), kernels_select(NULL)->name);
+    memcpy(first, ours, sizeof first);
+    MPI_Bcast(first, FAMILY_SIZE, MPI_CHAR, 0, MPI_COMM_WORLD);
+    MPI_Get_processor_name(host, &length);
+    int code =
+        strcmp(ours, first) == 0
+            ? 0
+            : error_set(
+                  err, ERROR_ARGUMENT,
+                  "rank %d on host %s would train with other kernels (%s) than rank 0 (%s), and results "
+                  "would "
+                  "depend on which rank trained a run: use nodes of one CPU type, or set BLIS_ARCH_TYPE "
+                  "to what all have",
+                  rank, host, ours, first);
+    return comm_agree(MPI_COMM_WORLD, err, code);
+}
+
 /* Collective. Between the lock and its release. */
 static int run_locked(const struct run_arguments *arguments, int argc, char **argv, int rank, int ranks,
                       const struct config *config, const struct grid *grid, struct sweep_summary *summary,
@@ -237,6 +273,7 @@ static int run_locked(const struct run_arguments *arguments, int argc, char **ar
     struct store *store = NULL;
     bool fresh = false;
     linalg_setup(command_preference(grid));
+    TRY(agree_on_kernels(rank, err));
     TRY(open_store(arguments, argc, argv, rank, ranks, config, grid, &store, &fresh, err));
     struct terminal terminal;
     terminal_init(&terminal);
@@ -278,6 +315,10 @@ static int run(const struct run_arguments *arguments, int argc, char **argv, str
                     "sgdmap: warning: this file system has no locks; do not start a second job on %s\n",
                     arguments->output);
         if (code == 0)
+            code = comm_agree(
+                MPI_COMM_WORLD, err,
+                stop_requested ? error_set(err, ERROR_INTERRUPTED, "interrupted before the first run") : 0);
+        if (code == 0)
             code = run_locked(arguments, argc, argv, rank, ranks, &config, &grid, summary, err);
         lock_release(&lock);
         grid_done(&grid);
@@ -301,7 +342,7 @@ int command_run(int argc, char **argv)
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 
-    int code = parse_arguments(argc, argv, &arguments, &err);
+    int code = comm_agree(MPI_COMM_WORLD, &err, parse_arguments(argc, argv, &arguments, &err));
     if (code == 0 && !arguments.help)
         code = run(&arguments, argc, argv, &summary, &err);
     int status = error_exit_status((enum error_code)code);
@@ -319,6 +360,13 @@ int command_run(int argc, char **argv)
     if (status == 0 && failed)
         status = 1;
     free(arguments.overrides);
+    /* MPI_Finalize ends HDF5, which does not survive that after a close that failed. */
+    int left_open = store_left_open();
+    MPI_Allreduce(MPI_IN_PLACE, &left_open, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+    if (left_open && rank == 0)
+        MPI_Abort(MPI_COMM_WORLD, status);
+    if (left_open)
+        MPI_Barrier(MPI_COMM_WORLD); /* until rank 0 ends us */
     MPI_Finalize();
     return status;
 }

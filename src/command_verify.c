@@ -179,7 +179,7 @@ static int replay_open(struct store *store, const struct config *config, const s
         printf("the file was written with BLIS's %s kernels, this is %s: bits may differ\n", family,
                linalg_kernel_family());
     free(family);
-    struct task task;
+    struct task task = {0};
     int code = train_alone(config, grid, run, &task, err);
     if (code == 0) {
         const struct run_result *again = trainer_results(task.trainer);

@@ -58,16 +58,18 @@ double cost_record(int64_t dimension)
     return 10.0 * d * d * d / RECORD_RATE + d * d * RECORD_PAIR_TIME + RECORD_OVERHEAD;
 }
 
-int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t record_count)
+/* The arrays of train.c and landscape.c, and the rows of weights on their way to the file. */
+int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t teachers,
+                     int64_t record_count)
 {
-    const int64_t matrix = dimension * dimension;
-    const int64_t students = runs * matrix;
-    const int64_t teachers = runs * matrix; /* one a run at the most */
-    const int64_t inputs = 2 * batch_size * dimension;
-    const int64_t panel = panel_width(dimension, batch_size) * batch_size * dimension;
-    const int64_t records = runs * record_count * 8; /* fields */
-    const int64_t diagnostics = 12 * matrix;
-    const int64_t reals = students + teachers + inputs + panel + records + diagnostics;
+    const int64_t panel = panel_width(dimension, batch_size), slots = (runs + panel - 1) / panel * panel;
+    const int64_t matrix = dimension * (dimension + 8);
+    const int64_t weights = (slots + 3 * runs) * matrix; /* in training, at the end, and two to be written */
+    const int64_t landscapes = teachers * 12 * matrix;
+    const int64_t inputs = (2 * dimension + panel * dimension) * (batch_size + 8);
+    const int64_t spectral = matrix + 164 * (dimension + 8);
+    const int64_t records = runs * record_count * 10; /* the fields, and two for the phases */
+    const int64_t reals = weights + landscapes + inputs + spectral + 3 * matrix + records;
     return reals * (int64_t)sizeof(double) + LIBRARY_MEMORY;
 }
 
@@ -313,7 +315,16 @@ int64_t grid_group_by_cost(const struct grid *grid, int64_t rank)
 {
     assert(rank >= 0 && rank < grid->group_count);
     const int64_t i = last_not_above(grid, rank, ranked_first_group);
-    return grid->blocks[grid->by_cost[i]].first_group + (rank - grid->by_cost_first[i]);
+    const struct grid_block *block = &grid->blocks[grid->by_cost[i]];
+    const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
+    const int64_t large_groups = cut.groups - cut.small_groups;
+    /* The larger groups of all families, then the smaller. */
+    int64_t within = rank - grid->by_cost_first[i];
+    if (within < large_groups * block->family_count)
+        return block->first_group + within / large_groups * cut.groups + cut.small_groups +
+               within % large_groups;
+    within -= large_groups * block->family_count;
+    return block->first_group + within / cut.small_groups * cut.groups + within % cut.small_groups;
 }
 
 int64_t grid_group_of(const struct grid *grid, int64_t run)
@@ -335,4 +346,24 @@ double grid_total_cost(const struct grid *grid)
         cost += block->run_cost * (double)block->family_count * (double)grid->family_runs;
     }
     return cost;
+}
+
+int64_t grid_memory(const struct grid *grid)
+{
+    const int64_t teachers = grid->config->axes[AXIS_TEACHER_NORM].count;
+    const int64_t teacher_runs = grid->family_runs / teachers; /* neighbours with one teacher */
+    int64_t most = 0;
+    for (int64_t b = 0; b < grid->block_count; b++) {
+        const struct grid_block *block = &grid->blocks[b];
+        const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
+        int64_t runs = (cut.small + (cut.small_groups < cut.groups)) * cut.panel;
+        if (runs > grid->family_runs)
+            runs = grid->family_runs;
+        const int64_t spanned = (runs - 1) / teacher_runs + 2;
+        const int64_t bytes =
+            group_memory(block->dimension, block->batch_size, runs, spanned < teachers ? spanned : teachers,
+                         grid->config->record_count);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }

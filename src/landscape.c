@@ -154,14 +154,17 @@ int landscape_new(const struct kernels *kernels, int64_t dimension, const double
     }
     linalg_product(LINALG_TRANSPOSED, d, d, d, teacher, d, teacher, d, 0, l->teacher_gram, stride);
     for (int64_t j = 0; j < d; ++j)
-        for (int64_t i = 0; i < d; ++i) {
-            int64_t at = i + j * stride;
-            double theta =
-                i == j ? 0
-                       : angle(d, teacher + i * d, l->teacher_norm[i], teacher + j * d, l->teacher_norm[j]);
-            l->teacher_angle[at] = theta;
-            l->teacher_cosine[at] = cos(theta);
-            l->teacher_sine[at] = sin(theta);
+        for (int64_t i = 0; i <= j; ++i) {
+            const int64_t at = i + j * stride, mirrored = j + i * stride;
+            const double cosine = l->teacher_gram[at] / (l->teacher_norm[i] * l->teacher_norm[j]);
+            double theta = 0;
+            if (i != j) /* a norm of 0 makes the cosine NaN */
+                theta = fabs(cosine) < 0.9 ? acos(cosine)
+                                           : angle(d, teacher + i * d, l->teacher_norm[i], teacher + j * d,
+                                                   l->teacher_norm[j]);
+            l->teacher_angle[at] = l->teacher_angle[mirrored] = theta;
+            l->teacher_cosine[at] = l->teacher_cosine[mirrored] = cos(theta);
+            l->teacher_sine[at] = l->teacher_sine[mirrored] = sin(theta);
         }
     *ret = l;
     return 0;

@@ -106,12 +106,12 @@ int lock_take(const char *path, double seconds, struct lock *ret, struct error *
     char owner[OWNER_SIZE];
     int descriptor = -1;
     enum attempt outcome;
-    while ((outcome = attempt(name, &descriptor, owner)) == ATTEMPT_AGAIN ||
-           (outcome == ATTEMPT_BUSY && now() < deadline)) {
-        if (outcome == ATTEMPT_BUSY)
-            nanosleep(&(struct timespec){.tv_nsec = POLL_NANOSECONDS}, NULL);
-    }
+    while (((outcome = attempt(name, &descriptor, owner)) == ATTEMPT_AGAIN || outcome == ATTEMPT_BUSY) &&
+           now() < deadline)
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NANOSECONDS}, NULL);
     int code = ERROR_NONE;
+    if (outcome == ATTEMPT_AGAIN)
+        code = error_set(err, ERROR_IO, "%s: its lock %s is replaced again and again", path, name);
     if (outcome == ATTEMPT_BUSY)
         code = error_set(err, ERROR_ARGUMENT, "%s: another job is writing it: %s", path, owner);
     else if (outcome == ATTEMPT_ERROR)

@@ -138,7 +138,8 @@ static const struct dataset_info root_datasets[DATASET_COUNT] = {
     /* DATASET_FIRST_FIELD and on: record_field_info() */
     [DATASET_STEPS_DONE] = {"steps_done", "1", "steps done; -1 if the run did not end", TYPE_I64,
                             RESULT(steps_done), .fill = FILL_MINUS_ONE},
-    [DATASET_CONVERGED_STEP] = {"converged_step", "1", "first recorded step within the tolerance; -1 if none",
+    [DATASET_CONVERGED_STEP] = {"converged_step", "1",
+                                "first step looked at with the error within the tolerance; -1 if none",
                                 TYPE_I64, RESULT(converged_step), .fill = FILL_MINUS_ONE},
     [DATASET_PHASE2_STEP] = {"phase2_step", "1", "recorded step at which phase II begins; -1 if none",
                              TYPE_I64, RESULT(phase2_step), .fill = FILL_MINUS_ONE},
@@ -794,7 +795,7 @@ static void done_datasets(struct store *store)
     store->weights_count = 0;
 }
 
-/* Closes the datasets and the file, whichever are open. Collective for a parallel store. */
+/* Closes the datasets and the file, whichever are open. */
 static int done_store(struct store *store, struct error *err)
 {
     int code = ERROR_NONE;
@@ -1342,7 +1343,9 @@ static int prepare_open(const char *path, const struct config *config, const str
     return code != ERROR_NONE ? code : close_code;
 }
 
-/* Collective. Opens a file that rank 0 has just checked. */
+/* Collective. Opens a file that rank 0 has just checked. Each rank opens it for itself: the file is complete and rows are
+ * written independently, so nothing in HDF5 needs the others, and a rank whose writes fail cannot leave them waiting
+ * inside HDF5's barriers. */
 static int open_parallel(const char *path, const struct config *config, const struct grid *grid,
                          MPI_Comm comm, struct store **ret, struct error *err)
 {
@@ -1350,23 +1353,20 @@ static int open_parallel(const char *path, const struct config *config, const st
     int code = store == NULL ? error_set(err, ERROR_MEMORY, "%s: no memory to open it", path)
                              : init_store(store, path, config, grid, err);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (code == ERROR_NONE && (access < 0 || H5Pset_fapl_mpio(access, comm, MPI_INFO_NULL) < 0))
+    if (code == ERROR_NONE && (access < 0 || H5Pset_fapl_mpio(access, MPI_COMM_SELF, MPI_INFO_NULL) < 0))
         code = hdf5_error(err, path, "cannot be opened");
-    /* MPI-IO's open is collective, and a rank that cannot see the file would leave the others inside. */
     if (code == ERROR_NONE && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0)
         code = error_set(err, ERROR_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
-    code = comm_agree(comm, err, code);
     if (code == ERROR_NONE) {
-        assert(store != NULL); /* a rank without memory has told the others */
         store->file = H5Fopen(path, H5F_ACC_RDWR, access);
         if (store->file < 0)
             code = hdf5_error(err, path, "cannot be opened");
-        code = comm_agree(comm, err, code);
     }
     if (access >= 0)
         H5Pclose(access);
     if (code == ERROR_NONE)
-        code = comm_agree(comm, err, open_datasets(store, err));
+        code = open_datasets(store, err);
+    code = comm_agree(comm, err, code);
     if (code != ERROR_NONE) {
         if (store != NULL)
             (void)!done_store(store, NULL);
@@ -1487,6 +1487,11 @@ int store_close(struct store *store, struct error *err)
     free(store);
     code = code != ERROR_NONE ? code : close_code;
     return parallel ? comm_agree(comm, err, code) : code;
+}
+
+bool store_left_open(void)
+{
+    return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_FILE) > 0;
 }
 
 int store_probe(const char *path, enum store_presence *ret, struct error *err)

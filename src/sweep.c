@@ -5,6 +5,7 @@
  * returns when all have left. */
 #include "sgdmap/sweep.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -58,6 +59,7 @@ struct worker {
 
     struct report report; /* being put together */
     double idle, writing; /* s */
+    bool told_to_stop;    /* rank 0's message has come */
 };
 
 struct master {
@@ -193,7 +195,7 @@ static int fail_task(struct worker *w, const struct error *why, struct error *er
                                          .failure = FAILURE_OUT_OF_MEMORY,
                                          .converged_step = -1,
                                          .phase2_step = -1};
-        results[i].final_error = results[i].final_loss = results[i].wall_time = 0.0 / 0.0;
+        results[i].final_error = results[i].final_loss = results[i].wall_time = NAN;
         if (w->observer->failure != NULL)
             w->observer->failure(w->observer->context, w->task.runs[i], why->message);
     }
@@ -282,35 +284,57 @@ static int find_done(struct master *m, struct store *store, bool fresh, struct e
     if (m->group_done == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the state of %lld groups",
                          (long long)grid->group_count);
+    /* In large pieces of neighbouring groups: a read costs more than what it reads. */
+    enum { PIECE_RUNS = 16384 };
+    struct run_result *results = NULL;
+    uint8_t *states = NULL;
     int code = 0;
-    for (int64_t g = 0; code == 0 && g < grid->group_count; ++g) {
-        struct group group;
-        grid_group(grid, g, &group);
-        uint8_t *states = malloc((size_t)group.run_count);
-        struct run_result *results = malloc((size_t)group.run_count * sizeof *results);
-        code = states == NULL || results == NULL
-                   ? error_set(err, ERROR_MEMORY, "out of memory for a group's state")
-                   : 0;
-        if (code == 0)
-            code = store_read_results(store, group.first_run, group.run_count, results, err);
-        int64_t done = 0;
-        for (int64_t i = 0; code == 0 && i < group.run_count; ++i)
-            done += results[i].outcome > OUTCOME_RUNNING;
-        if (code == 0 && done > 0) {
-            done = 0;
-            code = store_check(store, group.first_run, group.run_count, states, err);
-            for (int64_t i = 0; code == 0 && i < group.run_count; ++i)
-                if (is_done(states[i], &results[i])) {
+    int64_t capacity = 0;
+    for (int64_t g = 0, end; code == 0 && g < grid->group_count; g = end) {
+        struct group first, group;
+        grid_group(grid, g, &first);
+        group = first;
+        for (end = g + 1; end < grid->group_count; ++end) {
+            struct group next;
+            grid_group(grid, end, &next);
+            if (next.first_run + next.run_count - first.first_run > PIECE_RUNS)
+                break;
+            group = next;
+        }
+        const int64_t count = group.first_run + group.run_count - first.first_run;
+        if (count > capacity) {
+            free(results);
+            free(states);
+            results = malloc((size_t)count * sizeof *results);
+            states = malloc((size_t)count);
+            capacity = count;
+        }
+        code =
+            results == NULL || states == NULL
+                ? error_set(err, ERROR_MEMORY, "out of memory for the state of %lld runs", (long long)count)
+                : store_read_results(store, first.first_run, count, results, err);
+        bool any = false;
+        for (int64_t i = 0; code == 0 && i < count; ++i)
+            any = any || results[i].outcome > OUTCOME_RUNNING;
+        if (code == 0 && any)
+            code = store_check(store, first.first_run, count, states, err);
+        for (; code == 0 && g < end; ++g) {
+            grid_group(grid, g, &group);
+            int64_t done = 0;
+            for (int64_t i = 0; any && i < group.run_count; ++i) {
+                const int64_t at = group.first_run - first.first_run + i;
+                if (is_done(states[at], &results[at])) {
                     ++done;
-                    ++m->progress.outcomes[results[i].outcome];
+                    ++m->progress.outcomes[results[at].outcome];
                     --m->progress.outcomes[OUTCOME_PENDING];
                 }
+            }
+            m->group_done[g] = done == group.run_count;
+            m->progress.cost += group.cost * (double)(group.run_count - done) / (double)group.run_count;
         }
-        m->group_done[g] = done == group.run_count;
-        m->progress.cost += group.cost * (double)(group.run_count - done) / (double)group.run_count;
-        free(states);
-        free(results);
     }
+    free(results);
+    free(states);
     return code;
 }
 
@@ -440,13 +464,14 @@ static void send_report(struct worker *w, MPI_Comm comm)
     w->report = (struct report){0};
 }
 
-static bool told_to_stop(MPI_Comm comm)
+static void look_for_stop(struct worker *w, MPI_Comm comm)
 {
-    int come;
-    MPI_Iprobe(0, TAG_STOP, comm, &come, MPI_STATUS_IGNORE);
+    int come = 0;
+    if (!w->told_to_stop)
+        MPI_Iprobe(0, TAG_STOP, comm, &come, MPI_STATUS_IGNORE);
     if (come)
         MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_STOP, comm, MPI_STATUS_IGNORE);
-    return come != 0;
+    w->told_to_stop = w->told_to_stop || come;
 }
 
 static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic_t *stop, struct error *err)
@@ -463,8 +488,8 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
             send_report(w, comm);
             asked = true;
         }
-        if (!stopping && told_to_stop(comm))
-            stopping = true;
+        look_for_stop(w, comm);
+        stopping = stopping || w->told_to_stop;
         if ((code != 0 || *stop) && !reported_stop) {
             w->report.stops = 1;
             send_report(w, comm);
@@ -495,7 +520,6 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
         } else {
             w->report.leaves = 1;
             send_report(w, comm);
-            /* Rank 0 stops everyone or no one; one that left before must still take the message. */
             return code;
         }
     }
@@ -551,11 +575,12 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     m.told = now();
     const double start = now();
     code = rank == 0 ? run_master(&m, &w, comm, stop, err) : run_worker(&w, comm, stop, err);
-    /* Those that leave after a stop may have one more message waiting. */
-    MPI_Barrier(comm);
-    if (rank > 0)
-        told_to_stop(comm);
-    if (code == 0 && *stop)
+    /* Rank 0 stops everyone or no one: whoever left before the message came takes it now. */
+    int verdict[2] = {m.stopping, m.progress.outcomes[OUTCOME_PENDING] == 0};
+    MPI_Bcast(verdict, 2, MPI_INT, 0, comm);
+    if (rank > 0 && verdict[0] && !w.told_to_stop)
+        MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_STOP, comm, MPI_STATUS_IGNORE);
+    if (code == 0 && *stop && !verdict[1])
         code = error_set(err, ERROR_INTERRUPTED, "interrupted by a signal; the same command again goes on");
     task_done(&w.task);
     const double elapsed = now() - start;

@@ -14,6 +14,7 @@
 /* The teachers of a group: as many as it has different norms. */
 struct teacher {
     double norm;
+    int64_t active;  /* students that still learn from it */
     double *columns; /* [d][d] B */
     double *output;  /* [stride] f*(x_n) of this step */
     struct landscape *landscape;
@@ -206,6 +207,7 @@ static int place_runs(struct trainer *t, struct error *err)
             model_teacher(&t->directions, d, teacher->norm, teacher->columns);
             TRY(landscape_new(t->kernels, d, teacher->columns, &teacher->landscape, err));
         }
+        ++teacher->active;
         /* Where columns are alike the slots are filled without gaps. */
         int64_t slot = t->compacts ? r : run->slot;
         t->students[slot] = (struct student){
@@ -315,6 +317,7 @@ static void leave(struct trainer *t, int64_t slot)
     result->phase2_step = phase2 < 0 ? -1 : t->record_steps[phase2];
     memset(student_columns(t, slot), 0, (size_t)(d * d) * sizeof(double));
     t->steps_behind += (double)(t->group.steps - t->step);
+    --t->teachers[student->teacher].active;
     student->run = -1;
     --t->panel_active[slot / t->width];
     --t->active;
@@ -430,6 +433,8 @@ static void draw_batch(struct trainer *t)
     /* A product a teacher, each of the same shape, so that a run does not see which others are in its group.
      */
     for (int64_t i = 0; i < t->teacher_count; ++i) {
+        if (t->teachers[i].active == 0)
+            continue;
         linalg_product(LINALG_PLAIN, g->batch_size, d, d, t->inputs, t->stride, t->teachers[i].columns, d, 0,
                        t->outputs, t->stride);
         t->kernels->relu_sum(t->stride, d, t->stride, t->outputs, t->teachers[i].output);

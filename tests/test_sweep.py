@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -262,6 +263,28 @@ def test_another_config_is_refused_with_the_differences(reference, config, tmp_p
     assert sgdmap("run", config, "-o", path, "--set", "training.steps=100").returncode == 0
 
 
+@pytest.mark.parametrize("ranks, failing", [(None, 0), (3, 0), (3, 1)])
+@pytest.mark.parametrize("after", [0, 3, 40])
+def test_a_rank_that_cannot_write_ends_the_job_with_74(reference, config, tmp_path, ranks, failing, after):
+    """Writes fail on one rank as on a full disk, at once or later. No rank hangs, and with room the sweep is completed."""
+    path = tmp_path / "full.h5"
+    assert sgdmap("run", config, "-o", path, "--set", "training.steps=300").returncode == 0
+    with h5py.File(path, "r+") as file:
+        file["status"][:] = 0
+    preload = os.environ["SGDMAP_FAIL_WRITES"]
+    asan = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout
+    first = [line.split()[2] for line in asan.splitlines() if "libasan" in line]  # it insists on being the first
+    environment = {
+        **os.environ, "LD_PRELOAD": ":".join([*first, preload]), "FAIL_RANK": str(failing), "FAIL_AFTER": str(after),
+        "FAIL_SUFFIX": "full.h5",
+    }
+    result = sgdmap("run", config, "-o", path, ranks=ranks, env=environment, timeout=60)
+    assert result.returncode == 74, result.stdout + result.stderr
+    assert "full.h5" in result.stderr and not path.with_name("full.h5.lock").exists()
+    assert sgdmap("run", config, "-o", path, ranks=2).returncode == 0
+    assert_same(reference, path)
+
+
 def test_two_jobs_on_one_file(reference, config, tmp_path):
     path = tmp_path / "shared.h5"
     path.write_bytes(reference.read_bytes())
@@ -380,6 +403,24 @@ def test_plan_tells_the_size_of_the_file(config, reference):
     with_unit = [line for line in sgdmap("plan", config).stdout.splitlines() if "size of the file" in line][0].split()[-2:]
     size = float(with_unit[0]) * {"kB": 1e3, "MB": 1e6}[with_unit[1]]
     assert abs(size - reference.stat().st_size) < 0.6e6
+
+
+def test_plan_tells_the_memory_of_a_rank(tmp_path):
+    config = tmp_path / "large.yaml"
+    config.write_text(
+        "seed: 1\ngrid: {dimension: 700, step_size: [1.0e-4, 1.0e-3], init_scale: 1, teacher_norm: [0.5, 1], batch_size: 50}\n"
+        "training: {steps: 2, tolerance: 1.0e-3}\nrecords: {count: 2}\noutput: {weights: final}\n"
+    )
+    line = [line for line in sgdmap("plan", config).stdout.splitlines() if "memory a rank" in line][0]
+    planned = float(line.split()[-2]) * {"MB": 1e6, "GB": 1e9}[line.split()[-1]]
+    code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); " \
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    output = subprocess.run([sys.executable, "-c", code, PROGRAM, "run", str(config), "-o", str(tmp_path / "large.h5")],
+                            capture_output=True, text=True, check=True, timeout=120).stdout
+    used = int(output) * 1024
+    print(f"planned {planned / 1e6:.0f} MB, used {used / 1e6:.0f} MB")
+    if "libasan" not in subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout:
+        assert 0.4 * planned < used < 1.1 * planned
 
 
 def test_status(reference):

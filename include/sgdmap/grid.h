@@ -78,7 +78,11 @@ int64_t group_width(int64_t dimension, int64_t batch_size);
 double cost_step(int64_t dimension, int64_t batch_size);
 double cost_record(int64_t dimension);
 
-/* Bytes that a rank needs at most for a group of this shape. */
-int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t record_count);
+/* Bytes that a rank needs at most for a group of this shape with so many different teachers. */
+int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t teachers,
+                     int64_t record_count);
+
+/* The most that a rank needs for any group of the grid. */
+int64_t grid_memory(const struct grid *grid);
 
 #endif

@@ -67,6 +67,9 @@ WARN_UNUSED int store_open_read(const char *path, struct config *config, struct 
 /* Collective if the store was opened for writing, else local. Accepts NULL. A close can fail. */
 WARN_UNUSED int store_close(struct store *store, struct error *err);
 
+/* Local. Did a close fail, so that HDF5 still holds a file? Then MPI_Finalize, which ends HDF5, would crash. */
+bool store_left_open(void);
+
 /* Local. Writes rows, then status, checksum and the rest. `rank` goes into the dataset of this name. */
 WARN_UNUSED int store_write(struct store *store, const struct store_rows *rows, int rank, struct error *err);
 

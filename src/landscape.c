@@ -46,6 +46,8 @@ struct landscape {
     double *teacher_norm, *student_norm, *norm_difference, *own_angle, *one_minus_cosine;
     double *usual_teacher_norm, *usual_student_norm; /* NaN for columns that want care, 1 in the padding */
     int64_t *careful;
+    int64_t *order;   /* [d] of the student's columns, for evaluate_permuted */
+    double *permuted; /* [d][d] */
 };
 
 /* The angle of x and y, accurate to a few units in the last place also near 0 and pi (Kahan 2006, "How futile
@@ -114,7 +116,7 @@ static int allocate(struct landscape *l, struct error *err)
     const int64_t d = l->dimension;
     double **matrices[] = {&l->teacher_gram, &l->teacher_angle, &l->teacher_cosine, &l->teacher_sine,
                            &l->delta,        &l->teacher_delta, &l->delta_student,  &l->complement,
-                           &l->difference,   &l->gradient,      &l->teacher};
+                           &l->difference,   &l->gradient,      &l->teacher,        &l->permuted};
     double **vectors[] = {&l->teacher_norm,     &l->student_norm,       &l->norm_difference,   &l->own_angle,
                           &l->one_minus_cosine, &l->usual_teacher_norm, &l->usual_student_norm};
     bool ok = true;
@@ -123,7 +125,8 @@ static int allocate(struct landscape *l, struct error *err)
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; ++i)
         ok = (*vectors[i] = linalg_new(l->stride)) != NULL && ok;
     l->careful = calloc((size_t)l->stride + 1, sizeof *l->careful);
-    if (!ok || l->careful == NULL)
+    l->order = calloc((size_t)d, sizeof *l->order);
+    if (!ok || l->careful == NULL || l->order == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the diagnostics at dimension %lld",
                          (long long)d);
     return 0;
@@ -182,6 +185,8 @@ void landscape_free(struct landscape *l)
                         l->one_minus_cosine, l->usual_teacher_norm, l->usual_student_norm};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
+    free(l->permuted);
+    free(l->order);
     free(l->careful);
     free(l);
 }
@@ -223,7 +228,8 @@ static void careful_pair(struct landscape *l, const double *student, int64_t i, 
     *correction_sum -= norm_bi * norm_bj * correction(ba, bb, e2, l->own_angle[j]);
 }
 
-void landscape_measure(struct landscape *l, const double *student, struct diagnostics *ret, double *gradient)
+/* Everything at `student`; the gradient stays in l->gradient. */
+static void evaluate(struct landscape *l, const double *student, struct diagnostics *ret)
 {
     const int64_t d = l->dimension, stride = l->stride;
     double delta_squares = 0, potential = 0, potential_norm = 0;
@@ -251,9 +257,8 @@ void landscape_measure(struct landscape *l, const double *student, struct diagno
     ret->potential_norm = potential_norm;
     if (!isfinite(delta_squares)) {
         ret->loss = ret->alignment = ret->gradient_norm = NAN;
-        if (gradient != NULL)
-            for (int64_t i = 0; i < d * d; ++i)
-                gradient[i] = NAN;
+        for (int64_t at = 0; at < d * stride; ++at)
+            l->gradient[at] = NAN;
         return;
     }
 
@@ -303,10 +308,73 @@ void landscape_measure(struct landscape *l, const double *student, struct diagno
             l->gradient[j * stride + i] /= PI;
         squares += l->kernels->dot(d, l->gradient + j * stride, l->gradient + j * stride);
         along_delta += l->kernels->dot(d, l->gradient + j * stride, l->delta + j * stride);
-        if (gradient != NULL)
-            memcpy(gradient + j * d, l->gradient + j * stride, (size_t)d * sizeof *gradient);
     }
     ret->loss = along_delta / 2 + correction_sum / (2 * PI);
     ret->alignment = delta_squares > 0 ? along_delta / delta_squares : NAN;
     ret->gradient_norm = sqrt(squares);
+}
+
+/* Which teacher column each student column is nearest to: ret [d]; false unless that is a permutation, and not the
+ * identity. After evaluate(). */
+static bool nearest_columns(const struct landscape *l, int64_t *ret)
+{
+    const int64_t d = l->dimension;
+    bool moved = false;
+    memset(l->careful, 0, (size_t)d * sizeof *l->careful); /* here: is the teacher's column taken? */
+    for (int64_t j = 0; j < d; ++j) {
+        double least = INFINITY;
+        for (int64_t i = 0; i < d; ++i) {
+            const int64_t at = i + j * l->stride;
+            const double product = l->teacher_gram[at] + l->teacher_delta[at];
+            const double distance = l->teacher_norm[i] * l->teacher_norm[i] - 2 * product;
+            if (distance < least) {
+                least = distance;
+                ret[j] = i;
+            }
+        }
+        if (!(least < INFINITY) || l->careful[ret[j]]++ > 0)
+            return false;
+        moved = moved || ret[j] != j;
+    }
+    return moved;
+}
+
+/* The network does not see the order of its neurons, so the loss has as many zeros as there are permutations. Near one of the
+ * others the student is evaluated with its columns put into the teacher's order, where nothing cancels. */
+static void evaluate_permuted(struct landscape *l, const double *student, struct diagnostics *ret)
+{
+    const int64_t d = l->dimension, stride = l->stride;
+    if (!nearest_columns(l, l->order))
+        return;
+    for (int64_t j = 0; j < d; ++j)
+        memcpy(l->permuted + l->order[j] * d, student + j * d, (size_t)d * sizeof *student);
+    struct diagnostics permuted;
+    evaluate(l, l->permuted, &permuted);
+    ret->loss = permuted.loss;
+    ret->gradient_norm = permuted.gradient_norm;
+    double along_delta = 0, delta_squares = 0;
+    for (int64_t j = 0; j < d; ++j) {
+        memcpy(l->permuted + j * d, l->gradient + l->order[j] * stride, (size_t)d * sizeof *student);
+        for (int64_t i = 0; i < d; ++i) {
+            const double delta = student[j * d + i] - l->teacher[j * d + i];
+            along_delta += l->permuted[j * d + i] * delta;
+            delta_squares += delta * delta;
+        }
+    }
+    for (int64_t j = 0; j < d; ++j)
+        memcpy(l->gradient + j * stride, l->permuted + j * d, (size_t)d * sizeof *student);
+    ret->alignment = along_delta / delta_squares;
+}
+
+void landscape_measure(struct landscape *l, const double *student, struct diagnostics *ret, double *gradient)
+{
+    const int64_t d = l->dimension;
+    evaluate(l, student, ret);
+    /* A loss far below the squared distance, of whose order the summands are, has lost digits. */
+    if (ret->loss < 1e-3 * ret->error * ret->error)
+        evaluate_permuted(l, student, ret);
+    if (ret->loss < 0) /* rounding; the loss is a mean of squares */
+        ret->loss = 0;
+    for (int64_t j = 0; gradient != NULL && j < d; ++j)
+        memcpy(gradient + j * d, l->gradient + j * l->stride, (size_t)d * sizeof *gradient);
 }

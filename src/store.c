@@ -1367,7 +1367,7 @@ static int open_parallel(const char *path, const struct config *config, const st
     if (code == ERROR_NONE)
         code = open_datasets(store, err);
     code = comm_agree(comm, err, code);
-    if (code != ERROR_NONE) {
+    if (code != ERROR_NONE || store == NULL) {
         if (store != NULL)
             (void)!done_store(store, NULL);
         free(store);

@@ -228,6 +228,22 @@ def test_landscape_keeps_its_digits_all_the_way_to_the_teacher(d):
     assert (worst < 50 * EPS).all(), worst
 
 
+@pytest.mark.parametrize("d", [2, 5, 12])
+def test_landscape_keeps_its_digits_next_to_a_permuted_teacher(d):
+    """The loss has a zero wherever the student's columns are the teacher's in another order; delta is large there."""
+    rng = np.random.default_rng(d)
+    for seed, distance in enumerate([1e-2, 1e-5, 1e-9, 1e-13]):
+        m, w = directions(d, seed)
+        teacher = np.eye(d) + 0.5 * m
+        order = np.roll(np.arange(d), 1) if seed % 2 else rng.permutation(d)
+        student = teacher[:, order] + distance * w
+        errors = relative_errors(teacher, student)
+        assert errors[0] < 50 * EPS and errors[1] < 50 * EPS, (distance, errors)
+        assert abs(errors[2]) < 50 * EPS
+    values, gradient = probe.landscape(teacher, np.roll(teacher, 1, axis=1))
+    assert values["loss"] == 0 and not gradient.any() and values["error"] > 0.1 and values["alignment"] == 0
+
+
 def hard_cases(d=5):
     m, w = directions(d, 4)
     eye, teacher = np.eye(d), np.eye(d) + 0.6 * m

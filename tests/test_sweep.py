@@ -39,11 +39,14 @@ output: {weights: final}
 """
 
 
-def sgdmap(*arguments, ranks=None, timeout=120, **keywords):
+def sgdmap(*arguments, ranks=None, timeout=120, environment=None):
+    """Runs the program, with more in its environment, not in that of mpirun."""
     command = [PROGRAM, *map(str, arguments)]
+    added = environment or {}
     if ranks is not None:
-        command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **keywords)
+        pairs = [word for name, value in added.items() for word in ("-x", f"{name}={value}")]
+        command, added = ["mpirun", "--oversubscribe", "-n", str(ranks), *pairs, *command], {}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **added})
 
 
 @pytest.fixture
@@ -275,10 +278,10 @@ def test_a_rank_that_cannot_write_ends_the_job_with_74(reference, config, tmp_pa
     asan = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout
     first = [line.split()[2] for line in asan.splitlines() if "libasan" in line]  # it insists on being the first
     environment = {
-        **os.environ, "LD_PRELOAD": ":".join([*first, preload]), "FAIL_RANK": str(failing), "FAIL_AFTER": str(after),
+        "LD_PRELOAD": ":".join([*first, preload]), "FAIL_RANK": str(failing), "FAIL_AFTER": str(after),
         "FAIL_SUFFIX": "full.h5",
     }
-    result = sgdmap("run", config, "-o", path, ranks=ranks, env=environment, timeout=60)
+    result = sgdmap("run", config, "-o", path, ranks=ranks, environment=environment, timeout=60)
     assert result.returncode == 74, result.stdout + result.stderr
     assert "full.h5" in result.stderr and not path.with_name("full.h5.lock").exists()
     assert sgdmap("run", config, "-o", path, ranks=2).returncode == 0

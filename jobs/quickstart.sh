@@ -21,11 +21,13 @@ build build --buildtype=release
 mkdir -p "$results"
 ranks=${SGDMAP_RANKS:-$(nproc)}
 echo "training (jobs/default.yaml on $ranks cores)"
+trap 'echo "interrupted; the same command again goes on" >&2; exit 75' INT TERM HUP
 status=0
 mpirun --oversubscribe -n "$ranks" build/src/sgdmap run jobs/default.yaml -o "$results/default.h5" || status=$?
-if [ "$status" -gt 1 ]; then
-  echo "sgdmap: the sweep ended with $status; the same command again goes on" >&2
-  exit "$status"
+# mpirun has exit statuses of its own: only the file says whether the sweep is complete.
+if ! build/src/sgdmap status "$results/default.h5" --json | grep -q '"fraction": 1[,}]'; then
+  echo "sgdmap: the sweep is not complete (mpirun ended with $status); the same command again goes on" >&2
+  exit $((status > 1 ? status : 75))
 fi
 analysis/sgdmap-analysis map "$results/default.h5" -o "$results/default.png" >/dev/null
 

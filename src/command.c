@@ -1,7 +1,9 @@
 #include "sgdmap/command.h"
 
+#include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include "version.h"
 
@@ -20,6 +22,25 @@ int command_usage_error(const char *command, const char *format, ...)
     va_end(arguments);
     fprintf(stderr, "\nsgdmap %s -h tells more.\n", command);
     return error_exit_status(ERROR_ARGUMENT);
+}
+
+int command_check_options(int argc, char **argv, const struct option *options, struct error *err)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; ++i) {
+        if (strncmp(argv[i], "--", 2) != 0)
+            continue;
+        const size_t length = strcspn(argv[i] + 2, "=");
+        const struct option *option = options;
+        while (option->name != NULL &&
+               (strlen(option->name) != length || strncmp(argv[i] + 2, option->name, length) != 0))
+            ++option;
+        if (option->name == NULL)
+            return error_set(err, ERROR_ARGUMENT, "%s: %s: unknown option; sgdmap %s -h tells more", argv[0],
+                             argv[i], argv[0]);
+        if (option->has_arg == required_argument && argv[i][2 + length] == '\0')
+            ++i; /* its value may begin with dashes */
+    }
+    return 0;
 }
 
 void command_duration(double seconds, char ret[COMMAND_TEXT_SIZE])

@@ -170,7 +170,8 @@ int command_plan(int argc, char **argv)
     size_t override_count = 0;
     int64_t ranks = 0;
     bool calibrated = false;
-    int status = -1;
+    struct error unknown = {0};
+    int status = command_check_options(argc, argv, options, &unknown) != 0 ? command_fail(&unknown) : -1;
     opterr = 0;
     for (int option; status < 0 && (option = getopt_long(argc, argv, ":h", options, NULL)) != -1;) {
         char *end;

@@ -33,12 +33,13 @@ struct run_arguments {
     const char **overrides;
     size_t override_count;
     bool overwrite;
+    bool any_kernels;
     bool help;
 };
 
 static void usage(void)
 {
-    puts("usage: [mpirun -n N] sgdmap run CONFIG -o FILE [--set KEY=VALUE]… [--overwrite]\n\n"
+    puts("usage: [mpirun -n N] sgdmap run CONFIG -o FILE [--set KEY=VALUE]… [--overwrite] [--any-kernels]\n\n"
          "Trains all runs of CONFIG that are not done yet in FILE, which it creates if need be. The same "
          "command\n"
          "again goes on where the last one stopped; with another config for the same FILE it lists the "
@@ -47,20 +48,22 @@ static void usage(void)
          "  -o, --output FILE     the result file (HDF5 that is also netCDF-4)\n"
          "      --set KEY=VALUE   override a value of CONFIG: --set grid.step_size=0.01\n"
          "      --overwrite       begin FILE anew: what is in it is lost\n"
+         "      --any-kernels     go on in a FILE that was begun with other BLIS kernels, on another CPU "
+         "type\n"
          "  -h, --help            this text\n\n"
          "SIGTERM, SIGINT and SIGUSR1 end the job with exit status 75.");
 }
 
 static int parse_arguments(int argc, char **argv, struct run_arguments *ret, struct error *err)
 {
-    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
-                                            {"set", required_argument, NULL, 's'},
-                                            {"overwrite", no_argument, NULL, 'w'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"output", required_argument, NULL, 'o'}, {"set", required_argument, NULL, 's'},
+        {"overwrite", no_argument, NULL, 'w'},    {"any-kernels", no_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},         {0}};
     ret->overrides = calloc((size_t)argc, sizeof *ret->overrides);
     if (ret->overrides == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the arguments");
+    TRY(command_check_options(argc, argv, options, err));
     opterr = 0;
     optind = 1;
     for (int option; (option = getopt_long(argc, argv, ":o:h", options, NULL)) != -1;) {
@@ -76,6 +79,9 @@ static int parse_arguments(int argc, char **argv, struct run_arguments *ret, str
             break;
         case 'w':
             ret->overwrite = true;
+            break;
+        case 'k':
+            ret->any_kernels = true;
             break;
         case 'h':
             ret->help = true;
@@ -140,7 +146,8 @@ static int share_config(const struct run_arguments *arguments, int rank, struct 
 }
 
 /* Rank 0 alone: may the sweep go on in the file that is there? */
-static int compare_with_file(const char *path, const struct config *config, struct error *err)
+static int compare_with_file(const char *path, const struct config *config, bool any_kernels,
+                             struct error *err)
 {
     struct config in_file;
     struct grid grid;
@@ -161,12 +168,13 @@ static int compare_with_file(const char *path, const struct config *config, stru
             err->message[length - 1] = '\0';
         free(differences);
     }
-    if (code == 0 && family != NULL && strcmp(family, linalg_kernel_family()) != 0)
-        fprintf(stderr,
-                "sgdmap: warning: %s was begun with BLIS's %s kernels and goes on with %s: the runs trained "
-                "now are not\n"
-                "the same to the last bit as there; BLIS_ARCH_TYPE selects a family\n",
-                path, family, linalg_kernel_family());
+    if (code == 0 && !any_kernels && family != NULL && strcmp(family, linalg_kernel_family()) != 0)
+        code = error_set(
+            err, ERROR_ARGUMENT,
+            "%s: was begun with BLIS's %s kernels, and this job has %s, which give other last bits: go on "
+            "on the CPU type (or with the BLIS_ARCH_TYPE) that it was begun with, or accept a mixture "
+            "with --any-kernels",
+            path, family, linalg_kernel_family());
     free(family);
     grid_done(&grid);
     config_done(&in_file);
@@ -194,10 +202,11 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
         code = store_probe(arguments->output, &found, err);
         if (code == 0 && found == STORE_FOREIGN)
             code = error_set(err, ERROR_ARGUMENT,
-                             "%s: is not a result file of sgdmap, and is left as it is; name another",
+                             "%s: is not a result file of sgdmap (or a broken one), and is left as it is; "
+                             "name another, or remove it",
                              arguments->output);
         if (code == 0 && found == STORE_OURS && !arguments->overwrite)
-            code = compare_with_file(arguments->output, config, err);
+            code = compare_with_file(arguments->output, config, arguments->any_kernels, err);
         presence = (int)found;
     }
     TRY(comm_agree(MPI_COMM_WORLD, err, code));
@@ -296,6 +305,19 @@ static int run_locked(const struct run_arguments *arguments, int argc, char **ar
     return closed;
 }
 
+/* Says so if it has to wait. */
+static int take_lock(const char *path, struct lock *ret, struct error *err)
+{
+    struct error busy = {0};
+    int code = lock_take(path, 0.2, ret, &busy);
+    if (code == ERROR_ARGUMENT) {
+        fprintf(stderr, "sgdmap: %s; waiting %.0f s for it to end\n", busy.message, LOCK_WAIT);
+        return lock_take(path, LOCK_WAIT, ret, err);
+    }
+    *err = busy;
+    return code;
+}
+
 static int run(const struct run_arguments *arguments, int argc, char **argv, struct sweep_summary *summary,
                struct error *err)
 {
@@ -308,8 +330,7 @@ static int run(const struct run_arguments *arguments, int argc, char **argv, str
     int code = comm_agree(MPI_COMM_WORLD, err, grid_expand(&config, &grid, err));
     if (code == 0) {
         struct lock lock = {.descriptor = -1};
-        code = comm_agree(MPI_COMM_WORLD, err,
-                          rank == 0 ? lock_take(arguments->output, LOCK_WAIT, &lock, err) : 0);
+        code = comm_agree(MPI_COMM_WORLD, err, rank == 0 ? take_lock(arguments->output, &lock, err) : 0);
         if (code == 0 && rank == 0 && !lock.exclusive)
             fprintf(stderr,
                     "sgdmap: warning: this file system has no locks; do not start a second job on %s\n",

@@ -136,7 +136,8 @@ static void print_json(const char *path, const struct status *s)
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         printf("%s\"%s\": %lld", o > 0 ? ", " : "", outcome_name((enum outcome)o), (long long)s->outcomes[o]);
     printf("}, \"running\": %s, \"ranks\": %d", s->running ? "true" : "false", s->ranks);
-    print_json_number("fraction", s->cost_total > 0 ? s->cost_done / s->cost_total : 1);
+    print_json_number("fraction",
+                      runs_done(s) == s->grid.run_count ? 1 : fmin(0.999999, s->cost_done / s->cost_total));
     print_json_number("runs_per_second", rate(s));
     print_json_number("eta_seconds", time_left(s));
     printf("}\n");
@@ -172,11 +173,10 @@ static enum outcome cell_outcome(const struct status *s, int64_t first_run, int6
 
 /* One map of step_size (across) and init_scale (up) for what is common to it; larger axes are thinned out. */
 static void print_panel(const struct status *s, int64_t first_run, int64_t replicate_stride, bool colours,
-                        int columns)
+                        int columns, int64_t height)
 {
     const struct axis *step = &s->config.axes[AXIS_STEP_SIZE], *scale = &s->config.axes[AXIS_INIT_SCALE];
     const int64_t width = step->count < columns - 14 ? step->count : columns - 14;
-    const int64_t height = scale->count < 24 ? scale->count : 24;
     for (int64_t y = height - 1; y >= 0; --y) {
         const int64_t row = height > 1 ? y * (scale->count - 1) / (height - 1) : 0;
         if (y == height - 1 || y == 0)
@@ -203,9 +203,20 @@ static void print_panel(const struct status *s, int64_t first_run, int64_t repli
            right);
 }
 
-static void print_map(const struct status *s, bool colours, int columns)
+static void print_map(const struct status *s, bool colours, int columns, int rows)
 {
-    enum { PANELS_MAX = 8 };
+    /* On a terminal that is watched the whole is to be seen at once: as many maps as fit, at least one, thinned out. */
+    enum { PANELS_MAX = 8, HEIGHT_MAX = 24, AROUND = 3 };
+    int64_t height = s->config.axes[AXIS_INIT_SCALE].count;
+    height = height < HEIGHT_MAX ? height : HEIGHT_MAX;
+    int64_t panels_max = PANELS_MAX;
+    if (rows > 0) {
+        const int64_t room = rows - 1;
+        height = height + AROUND > room ? room - AROUND : height;
+        height = height < 2 ? 2 : height;
+        panels_max = room / (height + AROUND);
+        panels_max = panels_max < 1 ? 1 : panels_max > PANELS_MAX ? PANELS_MAX : panels_max;
+    }
     const struct config *c = &s->config;
     const int64_t plane = c->axes[AXIS_STEP_SIZE].count * c->axes[AXIS_INIT_SCALE].count;
     const int64_t inputs = c->axes[AXIS_INPUT].count;
@@ -219,7 +230,7 @@ static void print_map(const struct status *s, bool colours, int columns)
     for (int64_t b = 0; b < s->grid.block_count; ++b)
         for (int64_t input = 0; input < inputs; ++input)
             for (int64_t inner = 0; inner < s->grid.family_runs / plane; ++inner, ++panels) {
-                if (panels >= PANELS_MAX)
+                if (panels >= panels_max)
                     continue;
                 const int64_t first =
                     s->grid.blocks[b].first_run + input * c->replicates * s->grid.family_runs + inner * plane;
@@ -227,13 +238,13 @@ static void print_map(const struct status *s, bool colours, int columns)
                 grid_setting(&s->grid, first, &setting);
                 printf("\n  d = %lld, B = %lld, ‖W*‖ = %.3g, link %s\n", (long long)setting.dimension,
                        (long long)setting.batch_size, setting.teacher_norm, link_kind_name(setting.link));
-                print_panel(s, first, s->grid.family_runs, colours, columns);
+                print_panel(s, first, s->grid.family_runs, colours, columns, height);
             }
-    if (panels > PANELS_MAX)
-        printf("\n  … and %lld more maps: analysis/sgdmap-analysis map\n", (long long)(panels - PANELS_MAX));
+    if (panels > panels_max)
+        printf("\n  … and %lld more maps: analysis/sgdmap-analysis map\n", (long long)(panels - panels_max));
 }
 
-static void print_text(const char *path, const struct status *s, bool colours, int columns)
+static void print_text(const char *path, const struct status *s, bool colours, int columns, int rows)
 {
     char text[COMMAND_TEXT_SIZE];
     const int64_t done = runs_done(s);
@@ -251,7 +262,10 @@ static void print_text(const char *path, const struct status *s, bool colours, i
         if (s->outcomes[o] > 0)
             printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)s->outcomes[o],
                    100 * (double)s->outcomes[o] / (double)s->grid.run_count);
-    print_map(s, colours, columns);
+    int lines = 7; /* above the map, and its own first and last */
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
+        lines += s->outcomes[o] > 0;
+    print_map(s, colours, columns, rows > 0 ? (rows > lines + 6 ? rows - lines : 6) : 0);
     fflush(stdout);
 }
 
@@ -262,6 +276,9 @@ int command_status(int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     bool watch = false, json = false;
+    struct error unknown = {0};
+    if (command_check_options(argc, argv, options, &unknown) != 0)
+        return command_fail(&unknown);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (option) {
@@ -282,9 +299,17 @@ int command_status(int argc, char **argv)
         return command_usage_error("status", "one FILE is expected, there are %d", argc - optind);
     const char *path = argv[optind];
     const bool terminal = isatty(STDOUT_FILENO) != 0;
+    bool waited = false;
     while (true) {
         struct error err = {0};
         struct status status;
+        if (watch && access(path, F_OK) != 0) {
+            if (!waited)
+                fprintf(stderr, "sgdmap: waiting for %s\n", path);
+            waited = true;
+            sleep(1);
+            continue;
+        }
         if (read_status(path, &status, &err) != 0)
             return command_fail(&err);
         struct winsize size = {.ws_col = 80};
@@ -296,7 +321,7 @@ int command_status(int argc, char **argv)
         else {
             if (watch && terminal)
                 fputs("\033[H\033[2J", stdout);
-            print_text(path, &status, terminal, size.ws_col);
+            print_text(path, &status, terminal, size.ws_col, watch && terminal ? size.ws_row : 0);
         }
         status_done(&status);
         if (!watch || complete)

@@ -14,6 +14,9 @@
 static int parse(int argc, char **argv, int operands, const char *what, const char *usage)
 {
     static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    struct error unknown = {0};
+    if (command_check_options(argc, argv, options, &unknown) != 0)
+        return command_fail(&unknown);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (option != 'h')

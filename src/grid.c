@@ -213,6 +213,9 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
         const int64_t d = (int64_t)axes[AXIS_DIMENSION].values[b / axes[AXIS_BATCH_SIZE].count];
         const int64_t batch = (int64_t)axes[AXIS_BATCH_SIZE].values[b % axes[AXIS_BATCH_SIZE].count];
         const struct cut cut = cut_family(grid.family_runs, d, batch);
+        /* Products are made in whole panels, also where the family's last is not full. */
+        const int64_t slots = (grid.family_runs + cut.panel - 1) / cut.panel * cut.panel;
+        const double steps = (double)config->steps * (double)slots / (double)grid.family_runs;
         grid.blocks[b] = (struct grid_block){
             .dimension = d,
             .batch_size = batch,
@@ -220,8 +223,7 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
             .first_group = grid.group_count,
             .family_groups = cut.groups,
             .family_count = families,
-            .run_cost =
-                (double)config->steps * cost_step(d, batch) + (double)config->record_count * cost_record(d),
+            .run_cost = steps * cost_step(d, batch) + (double)config->record_count * cost_record(d),
         };
         grid.group_count += cut.groups * families;
     }

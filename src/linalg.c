@@ -39,11 +39,66 @@ static int family_for_this_cpu(enum linalg_preference preference)
     return FAMILY_OF_BLIS;
 }
 
+/* Is this text the number of a family that this BLIS has? */
+static bool is_family(const char *text)
+{
+    static const int families[] = {
+#if defined BLIS_CONFIG_SKX
+        BLIS_ARCH_SKX,
+#endif
+#if defined BLIS_CONFIG_KNL
+        BLIS_ARCH_KNL,
+#endif
+#if defined BLIS_CONFIG_HASWELL
+        BLIS_ARCH_HASWELL,
+#endif
+#if defined BLIS_CONFIG_SANDYBRIDGE
+        BLIS_ARCH_SANDYBRIDGE,
+#endif
+#if defined BLIS_CONFIG_PENRYN
+        BLIS_ARCH_PENRYN,
+#endif
+#if defined BLIS_CONFIG_ZEN3
+        BLIS_ARCH_ZEN3,
+#endif
+#if defined BLIS_CONFIG_ZEN2
+        BLIS_ARCH_ZEN2,
+#endif
+#if defined BLIS_CONFIG_ZEN
+        BLIS_ARCH_ZEN,
+#endif
+#if defined BLIS_CONFIG_EXCAVATOR
+        BLIS_ARCH_EXCAVATOR,
+#endif
+#if defined BLIS_CONFIG_THUNDERX2
+        BLIS_ARCH_THUNDERX2,
+#endif
+#if defined BLIS_CONFIG_CORTEXA57
+        BLIS_ARCH_CORTEXA57,
+#endif
+#if defined BLIS_CONFIG_CORTEXA53
+        BLIS_ARCH_CORTEXA53,
+#endif
+#if defined BLIS_CONFIG_GENERIC
+        BLIS_ARCH_GENERIC,
+#endif
+    };
+    char *end;
+    const long number = strtol(text, &end, 10);
+    for (size_t i = 0; i < sizeof families / sizeof *families; ++i)
+        if (*text != '\0' && *end == '\0' && number == families[i])
+            return true;
+    return false;
+}
+
 void linalg_setup(enum linalg_preference preference)
 {
     /* One thread a rank whatever BLIS was built with: the ranks are the parallelism. */
     setenv("BLIS_NUM_THREADS", "1", 1);
     int family = family_for_this_cpu(preference);
+    const char *chosen = getenv("BLIS_ARCH_TYPE");
+    if (chosen != NULL && !is_family(chosen)) /* BLIS would abort, or take a word for 0 */
+        unsetenv("BLIS_ARCH_TYPE");
     if (family != FAMILY_OF_BLIS) {
         char number[16];
         snprintf(number, sizeof number, "%d", family);

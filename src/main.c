@@ -1,4 +1,5 @@
 /* main: which subcommand. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,6 +31,16 @@ static void usage(FILE *to)
                 "74 input/output error; 75 interrupted, run the same command again to go on; 70 internal.\n");
 }
 
+/* What could not be printed was not told. */
+static int after_output(int status)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "sgdmap: standard output cannot be written: %s\n", strerror(errno));
+        return error_exit_status(ERROR_IO);
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -46,7 +57,7 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; ++i)
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
-            return COMMANDS[i].run(argc - 1, argv + 1);
+            return after_output(COMMANDS[i].run(argc - 1, argv + 1));
     fprintf(stderr, "sgdmap: %s: unknown command; expected plan, run, status, verify or replay\n", argv[1]);
     return error_exit_status(ERROR_ARGUMENT);
 }

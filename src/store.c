@@ -1335,6 +1335,9 @@ static int prepare_open(const char *path, const struct config *config, const str
         code = open_datasets(&store, err);
     if (code == ERROR_NONE)
         code = check_steps(&store, err);
+    /* The same bytes, but where someone has damaged them: settings belong to what a run's checksum stands for. */
+    if (code == ERROR_NONE)
+        code = write_known(&store, err);
     if (code == ERROR_NONE)
         code = append_history(store.file, path, provenance->history, err);
     if (code == ERROR_NONE)
@@ -1357,11 +1360,14 @@ static int open_parallel(const char *path, const struct config *config, const st
         code = hdf5_error(err, path, "cannot be opened");
     if (code == ERROR_NONE && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0)
         code = error_set(err, ERROR_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
+    /* The whole path: MPI-IO reads "-" and "ufs:" at the beginning of a name in its own ways. */
+    char *whole = code == ERROR_NONE ? realpath(path, NULL) : NULL;
     if (code == ERROR_NONE) {
-        store->file = H5Fopen(path, H5F_ACC_RDWR, access);
+        store->file = H5Fopen(whole != NULL ? whole : path, H5F_ACC_RDWR, access);
         if (store->file < 0)
             code = hdf5_error(err, path, "cannot be opened");
     }
+    free(whole);
     if (access >= 0)
         H5Pclose(access);
     if (code == ERROR_NONE)

@@ -105,7 +105,8 @@ void terminal_begin(void *context, const struct sweep_progress *progress)
         fprintf(stderr, "sgdmap: all %lld runs are done\n", (long long)progress->run_count);
     else
         fprintf(stderr,
-                "sgdmap: %lld of %lld runs to train on %d rank%s with BLIS's %s kernels, at most about %s\n",
+                "sgdmap: %lld of %lld runs to train on %d rank%s with BLIS's %s kernels, about %s if none "
+                "ends early\n",
                 (long long)left, (long long)progress->run_count, progress->ranks,
                 progress->ranks == 1 ? "" : "s", linalg_kernel_family(), time);
 }

@@ -288,6 +288,62 @@ def test_a_rank_that_cannot_write_ends_the_job_with_74(reference, config, tmp_pa
     assert_same(reference, path)
 
 
+def kernels_in(path):
+    with h5py.File(path) as file:
+        return file.attrs["blis_kernels"].decode()
+
+
+def test_other_kernels_are_not_mixed_in(reference, config, tmp_path):
+    path = tmp_path / "kernels.h5"
+    other = {"BLIS_ARCH_TYPE": "25"}  # BLIS 0.9's number of "generic"
+    assert sgdmap("run", config, "-o", path, environment=other).returncode == 0
+    if kernels_in(path) == kernels_in(reference):
+        pytest.skip("this CPU has one family of kernels")
+    refused(sgdmap("run", config, "-o", path, ranks=2), 2, kernels_in(path), kernels_in(reference), "--any-kernels")
+    assert sgdmap("run", config, "-o", path, "--any-kernels").returncode == 0
+    # What is no family is not handed on to BLIS, which would abort.
+    for wrong in ("99", "skx", ""):
+        result = sgdmap("run", config, "-o", tmp_path / "wrong.h5", "--overwrite", environment={"BLIS_ARCH_TYPE": wrong})
+        assert result.returncode == 0 and kernels_in(tmp_path / "wrong.h5") == kernels_in(reference)
+
+
+def test_ranks_with_different_kernels_are_refused(config, tmp_path):
+    command = ["mpirun", "--oversubscribe", "-n", "1", PROGRAM, "run", str(config), "-o", str(tmp_path / "x.h5"), ":",
+               "-n", "1", "-x", "BLIS_ARCH_TYPE=25", PROGRAM, "run", str(config), "-o", str(tmp_path / "x.h5")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if result.returncode == 0:
+        pytest.skip("this CPU has one family of kernels")
+    refused(result, 2, "rank 1", "generic")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.yaml"]
+
+
+def test_a_damaged_setting_is_mended(reference, config, tmp_path):
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(reference.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["step_size"][11] = 0.5
+        file["link"][12] = 1 - file["link"][12]
+    result = sgdmap("verify", path)
+    assert result.returncode == 74 and "run 11" in result.stdout and "run 12" in result.stdout
+    assert sgdmap("run", config, "-o", path).returncode == 0
+    assert sgdmap("verify", path).returncode == 0
+    assert_same(reference, path)
+
+
+def test_names_that_mpi_io_would_read_otherwise(config, tmp_path):
+    for name in ("-", "ufs:x.h5", "two words.h5", "ümlaut.h5"):
+        result = subprocess.run([PROGRAM, "run", "small.yaml", "-o", name], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / name).exists()
+
+
+def test_output_that_cannot_be_written(config, reference):
+    for arguments in (("plan", config), ("status", reference), ("verify", reference), ("status", "--json", reference)):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([PROGRAM, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert result.returncode == 74 and "standard output" in result.stderr
+
+
 def test_two_jobs_on_one_file(reference, config, tmp_path):
     path = tmp_path / "shared.h5"
     path.write_bytes(reference.read_bytes())
@@ -363,6 +419,8 @@ def test_wrong_arguments(config, tmp_path):
     refused(sgdmap("run", "-o", tmp_path / "x.h5"), 2, "CONFIG is missing")
     refused(sgdmap("run", config, config, "-o", tmp_path / "x.h5"), 2, "one CONFIG")
     refused(sgdmap("run", config, "-o", tmp_path / "x.h5", "--fast"), 2, "--fast")
+    refused(sgdmap("run", config, "-o", tmp_path / "x.h5", "--overwrit"), 2, "--overwrit", "unknown option")
+    assert sgdmap("run", config, "-o", tmp_path / "y.h5", "--set", "title=--json").returncode == 0
     refused(sgdmap("sweep"), 2, "sweep", "unknown command")
     assert sgdmap().returncode == 2
     for arguments in (("plan",), ("plan", config, "--ranks", "0"), ("status",), ("verify", config, config), ("replay", config),

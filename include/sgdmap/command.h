@@ -26,6 +26,10 @@ int command_fail(const struct error *err);
 /* Wrong use: the message, and where help is. Returns 2. */
 int command_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* getopt_long takes any beginning of an option's name for it: here only the whole name counts. */
+struct option;
+WARN_UNUSED int command_check_options(int argc, char **argv, const struct option *options, struct error *err);
+
 /* "1 h 02 min", "3 min 05 s", "4.2 s" */
 enum { COMMAND_TEXT_SIZE = 64 };
 void command_duration(double seconds, char ret[COMMAND_TEXT_SIZE]);

@@ -30,7 +30,7 @@ struct group {
     int64_t index;
     int64_t first_run;
     int64_t run_count;
-    double cost; /* predicted seconds on the reference core if no run ends early */
+    double cost; /* predicted seconds on the reference core if no run ends early; whole panels */
 };
 
 struct grid {

@@ -3,10 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "sgdmap/command.h"
 #include "sgdmap/kernels.h"
+#include "sgdmap/stopwatch.h"
 #include "sgdmap/store.h"
 #include "sgdmap/task.h"
 
@@ -21,13 +21,6 @@ static void usage(void)
          "Times are those of a core of the reference machine (or, calibrated, of this one) if no run ends "
          "early;\n"
          "runs that converge or diverge do.");
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 static void print_axes(const struct config *config)
@@ -72,9 +65,9 @@ static int calibrate(const struct config *config, const struct grid *grid, doubl
         if (code == 0) {
             /* Records stand close in the first steps; what comes later is what most of a run is like. */
             trainer_advance(task.trainer, budget / 4);
-            const double before = trainer_progress(task.trainer), start = now();
+            const double before = trainer_progress(task.trainer), start = stopwatch_now();
             trainer_advance(task.trainer, 3 * budget / 4);
-            const double progress = trainer_progress(task.trainer) - before, time = now() - start;
+            const double progress = trainer_progress(task.trainer) - before, time = stopwatch_now() - start;
             factors[b] = progress > 0 ? time / (progress * task.group.cost) : 1;
         }
         task_done(&task);

@@ -10,14 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OWNER_SIZE = 512, POLL_NANOSECONDS = 50 * 1000 * 1000 };
+#include "sgdmap/stopwatch.h"
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
+enum { OWNER_SIZE = 512, POLL_NANOSECONDS = 50 * 1000 * 1000 };
 
 /* "process 123 on host n1, SLURM job 7, since 2026-01-01T00:00:00Z" */
 static void owner_describe(char ret[OWNER_SIZE])
@@ -102,12 +97,12 @@ int lock_take(const char *path, double seconds, struct lock *ret, struct error *
     if (name == NULL)
         return error_set(err, ERROR_MEMORY, "%s: no memory for the lock's name", path);
 
-    double deadline = now() + seconds;
+    double deadline = stopwatch_now() + seconds;
     char owner[OWNER_SIZE];
     int descriptor = -1;
     enum attempt outcome;
     while (((outcome = attempt(name, &descriptor, owner)) == ATTEMPT_AGAIN || outcome == ATTEMPT_BUSY) &&
-           now() < deadline)
+           stopwatch_now() < deadline)
         nanosleep(&(struct timespec){.tv_nsec = POLL_NANOSECONDS}, NULL);
     int code = ERROR_NONE;
     if (outcome == ATTEMPT_AGAIN)

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "sgdmap/comm.h"
+#include "sgdmap/stopwatch.h"
 #include "sgdmap/task.h"
 
 enum { TAG_REPORT = 1, TAG_ASSIGNMENT = 2, TAG_STOP = 3 };
@@ -72,13 +73,6 @@ struct master {
     double start;
     struct sweep_progress progress;
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 /* -- A rank's own work ----------------------------------------------------------------------------- */
 
@@ -157,14 +151,14 @@ static int for_each_segment(struct worker *w, const struct run_result *results,
                             struct error *err)
 {
     const struct task *task = &w->task;
-    const double start = now();
+    const double start = stopwatch_now();
     int code = 0;
     for (int64_t from = 0, to; code == 0 && from < task->run_count; from = to) {
         for (to = from + 1; to < task->run_count && task->runs[to] == task->runs[to - 1] + 1; ++to)
             ;
         code = act(w, from, to, results, err);
     }
-    w->writing += now() - start;
+    w->writing += stopwatch_now() - start;
     return code;
 }
 
@@ -234,9 +228,9 @@ static int begin_task(struct worker *w, struct error *err)
 /* A slice of the present group; writes it when it is through. */
 static int work(struct worker *w, struct error *err)
 {
-    const double start = now(), before = w->progress;
+    const double start = stopwatch_now(), before = w->progress;
     const bool ended = trainer_advance(w->task.trainer, SLICE);
-    const double progress = trainer_progress(w->task.trainer), time = now() - start;
+    const double progress = trainer_progress(w->task.trainer), time = stopwatch_now() - start;
     w->report.cost_done += (progress - before) * w->task_cost;
     w->progress = progress;
     if (time > 0) {
@@ -411,7 +405,7 @@ static void serve(struct master *m, MPI_Comm comm)
 
 static void tell(struct master *m, const struct sweep_observer *observer, bool last)
 {
-    const double time = now();
+    const double time = stopwatch_now();
     m->progress.elapsed = time - m->start;
     if (observer->progress == NULL || (!last && time - m->told < observer->interval))
         return;
@@ -446,9 +440,9 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
             if (code == 0 && w->task.trainer != NULL)
                 code = work(w, err);
         } else if (m->workers > 0) {
-            const double start = now();
+            const double start = stopwatch_now();
             pause_briefly();
-            w->idle += now() - start;
+            w->idle += stopwatch_now() - start;
         } else {
             return code;
         }
@@ -480,7 +474,7 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
     bool asked = false, more = true, stopping = false, reported_stop = false;
     struct assignment coming;
     MPI_Request request = MPI_REQUEST_NULL;
-    double last_report = now();
+    double last_report = stopwatch_now();
     while (true) {
         if (code == 0 && !stopping && !asked && more && time_left(w) < ASK_AHEAD) {
             MPI_Irecv(&coming, (int)sizeof coming, MPI_BYTE, 0, TAG_ASSIGNMENT, comm, &request);
@@ -509,14 +503,14 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
             code = begin_task(w, err);
             if (code == 0 && w->task.trainer != NULL)
                 code = work(w, err);
-            if (now() - last_report > REPORT_INTERVAL) {
-                last_report = now();
+            if (stopwatch_now() - last_report > REPORT_INTERVAL) {
+                last_report = stopwatch_now();
                 send_report(w, comm);
             }
         } else if (asked || (!stopping && more)) {
-            const double start = now();
+            const double start = stopwatch_now();
             pause_briefly();
-            w->idle += now() - start;
+            w->idle += stopwatch_now() - start;
         } else {
             w->report.leaves = 1;
             send_report(w, comm);
@@ -563,7 +557,7 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
                        .observer = observer,
                        .fresh = fresh,
                        .rank = rank};
-    struct master m = {.grid = grid, .workers = ranks - 1, .start = now(), .progress.ranks = ranks};
+    struct master m = {.grid = grid, .workers = ranks - 1, .start = stopwatch_now(), .progress.ranks = ranks};
     *ret = (struct sweep_summary){0};
     int code = comm_agree(comm, err, rank == 0 ? find_done(&m, store, fresh, err) : 0);
     if (code != 0) {
@@ -572,8 +566,8 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     }
     if (rank == 0 && observer->begin != NULL)
         observer->begin(observer->context, &m.progress);
-    m.told = now();
-    const double start = now();
+    m.told = stopwatch_now();
+    const double start = stopwatch_now();
     code = rank == 0 ? run_master(&m, &w, comm, stop, err) : run_worker(&w, comm, stop, err);
     /* Rank 0 stops everyone or no one: whoever left before the message came takes it now. */
     int verdict[2] = {m.stopping, m.progress.outcomes[OUTCOME_PENDING] == 0};
@@ -583,7 +577,7 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     if (code == 0 && *stop && !verdict[1])
         code = error_set(err, ERROR_INTERRUPTED, "interrupted by a signal; the same command again goes on");
     task_done(&w.task);
-    const double elapsed = now() - start;
+    const double elapsed = stopwatch_now() - start;
     summarize(&m, &w, comm, elapsed > 0 ? elapsed : 1, ret);
     if (rank == 0)
         tell(&m, observer, true);

@@ -3,13 +3,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "sgdmap/grid.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
 #include "sgdmap/rng.h"
+#include "sgdmap/stopwatch.h"
 
 /* The teachers of a group: as many as it has different norms. */
 struct teacher {
@@ -69,13 +69,6 @@ struct trainer {
     double share;        /* seconds that a run that is active since the start has had */
     double steps_behind; /* steps done or saved, over all runs */
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static double *student_columns(const struct trainer *t, int64_t slot)
 {
@@ -294,7 +287,7 @@ void trainer_free(struct trainer *t)
 
 static void bring_clock_up(struct trainer *t)
 {
-    double time = now();
+    double time = stopwatch_now();
     if (t->active > 0)
         t->share += (time - t->clock) / (double)t->active;
     t->clock = time;
@@ -493,11 +486,11 @@ static void one_step(struct trainer *t)
 
 bool trainer_advance(struct trainer *t, double seconds)
 {
-    t->clock = now();
+    t->clock = stopwatch_now();
     const double end = t->clock + seconds;
     while (t->active > 0) {
         one_step(t);
-        if (now() >= end)
+        if (stopwatch_now() >= end)
             break;
     }
     bring_clock_up(t);

@@ -2,13 +2,13 @@
  * against NumPy, PyTorch and mpmath on the same inputs. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "sgdmap/grid.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
 #include "sgdmap/rng.h"
+#include "sgdmap/stopwatch.h"
 #include "sgdmap/train.h"
 
 int probe_setup(int narrow);
@@ -179,13 +179,6 @@ double probe_bench_steps(struct trainer *trainer, int64_t steps);
 double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int64_t steps);
 void probe_bench_free(struct trainer *trainer);
 
-static double seconds(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 /* A group of which no run ends and that has taken its first record. NULL if memory is short. */
 struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs)
 {
@@ -218,10 +211,10 @@ struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs)
 /* Seconds of so many steps of the group. */
 double probe_bench_steps(struct trainer *trainer, int64_t steps)
 {
-    double start = seconds();
+    double start = stopwatch_now();
     for (int64_t i = 0; i < steps; ++i)
         trainer_advance(trainer, 0);
-    return seconds() - start;
+    return stopwatch_now() - start;
 }
 
 /* Seconds of the two products of so many steps alone, panel by panel as in training. */
@@ -232,7 +225,7 @@ double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int6
     double *x = linalg_new(batch * dimension), *a = linalg_new(panels * columns * dimension);
     double *z = linalg_new(batch * columns), start = 0;
     if (x != NULL && a != NULL && z != NULL) {
-        start = seconds();
+        start = stopwatch_now();
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t p = 0; p < panels; ++p) {
                 double *panel = a + p * columns * dimension;
@@ -241,7 +234,7 @@ double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int6
                 linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel,
                                dimension);
             }
-        start = seconds() - start;
+        start = stopwatch_now() - start;
     }
     free(x);
     free(a);

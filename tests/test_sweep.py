@@ -42,7 +42,9 @@ output: {weights: final}
 def sgdmap(*arguments, ranks=None, timeout=120, environment=None):
     """Runs the program, with more in its environment, not in that of mpirun."""
     command = [PROGRAM, *map(str, arguments)]
-    added = environment or {}
+    added = dict(environment or {})
+    if arguments and arguments[0] != "run":  # no MPI: nothing but us can leak
+        added["ASAN_OPTIONS"] = "detect_leaks=1"
     if ranks is not None:
         pairs = [word for name, value in added.items() for word in ("-x", f"{name}={value}")]
         command, added = ["mpirun", "--oversubscribe", "-n", str(ranks), *pairs, *command], {}

@@ -48,7 +48,7 @@ def write_sweep(
     fields: Sequence[str] = FIELDS,
     settings: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write a result file with DESIGN's layout: flat over runs, dimension scales, CF flags, fill values.
+    """Write a result file with the layout of README's "The file": flat over runs, dimension scales, CF flags, fill values.
 
     `order` permutes the runs of the grid; `settings` replaces the grid's product. The loss of run r at record s is
     r + s/1000 (so that a test knows every value), the other fields the loss times their place in FIELDS plus 1. Runs

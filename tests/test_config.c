@@ -33,7 +33,7 @@ static const char minimal[] = "seed: 1\n"              /* line 1 */
                               "  steps: 1000\n"        /* 9 */
                               "  tolerance: 1.0e-3\n"; /* 10 */
 
-/* DESIGN's example. */
+/* README's example, nearly. */
 static const char full[] =
     "title: convergence region over step size and initialization\n"
     "seed: 1\n"

@@ -268,7 +268,7 @@ static void costs_grow_with_work(void **state)
         assert_true(cost_step(2 * d, 200) > cost_step(d, 200));
         assert_true(cost_step(d, 201) > cost_step(d, 200));
     }
-    /* DESIGN's prototype took 2.3 us at d = 10, B = 200 and 97 us at d = 100: the right order of magnitude.
+    /* An untuned prototype took 2.3 us at d = 10, B = 200 and 97 us at d = 100: the right order of magnitude.
      */
     assert_true(cost_step(10, 200) > 1e-6 && cost_step(10, 200) < 5e-6);
     assert_true(cost_step(100, 200) > 5e-5 && cost_step(100, 200) < 2e-4);

@@ -267,9 +267,8 @@ static int agree_on_kernels(int rank, struct error *err)
             : error_set(
                   err, ERROR_ARGUMENT,
                   "rank %d on host %s would train with other kernels (%s) than rank 0 (%s), and results "
-                  "would "
-                  "depend on which rank trained a run: use nodes of one CPU type, or set BLIS_ARCH_TYPE "
-                  "to what all have",
+                  "would depend on which rank trained a run: use nodes of one CPU type, or set "
+                  "BLIS_ARCH_TYPE to what all have",
                   rank, host, ours, first);
     return comm_agree(MPI_COMM_WORLD, err, code);
 }

@@ -70,23 +70,6 @@ void command_bytes(double bytes, char ret[COMMAND_TEXT_SIZE])
     snprintf(ret, COMMAND_TEXT_SIZE, bytes < 9.95 && unit > 0 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
 }
 
-/* Below this dimension 256-bit kernels are faster, measured by tests/bench/compare: 0.19 against 0.31 us a
- * run and step at d = 10, B = 16; from 20 on the wide ones are. */
-static const int64_t WIDE_FROM_DIMENSION = 20;
-
-enum linalg_preference command_preference(const struct grid *grid)
-{
-    double narrow = 0, all = 0;
-    for (int64_t b = 0; b < grid->block_count; ++b) {
-        const struct grid_block *block = &grid->blocks[b];
-        double cost = block->run_cost * (double)block->family_count;
-        all += cost;
-        if (block->dimension < WIDE_FROM_DIMENSION)
-            narrow += cost;
-    }
-    return narrow > all / 2 ? LINALG_NARROW : LINALG_WIDE;
-}
-
 const char *command_source(void)
 {
     return "sgdmap " SGDMAP_VERSION " (git " SGDMAP_GIT ")";

@@ -50,7 +50,7 @@ static void print_axes(const struct config *config)
 static int calibrate(const struct config *config, const struct grid *grid, double *factors, struct error *err)
 {
     enum { MEASURED_MAX = 8 };
-    linalg_setup(command_preference(grid));
+    linalg_setup();
     const int64_t measured = grid->block_count < MEASURED_MAX ? grid->block_count : MEASURED_MAX;
     const double budget = 2.0 / (double)measured;
     for (int64_t b = 0; b < grid->block_count; ++b) {

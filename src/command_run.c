@@ -280,7 +280,7 @@ static int run_locked(const struct run_arguments *arguments, int argc, char **ar
 {
     struct store *store = NULL;
     bool fresh = false;
-    linalg_setup(command_preference(grid));
+    linalg_setup();
     TRY(agree_on_kernels(rank, err));
     TRY(open_store(arguments, argc, argv, rank, ranks, config, grid, &store, &fresh, err));
     struct terminal terminal;

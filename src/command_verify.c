@@ -176,7 +176,7 @@ static int replay_open(struct store *store, const struct config *config, const s
     if (state == STORE_MISMATCH)
         puts("its checksum does not match its rows: it is damaged");
 
-    linalg_setup(command_preference(grid));
+    linalg_setup();
     char *family = store_attribute(store, "blis_kernels");
     if (family != NULL && strcmp(family, linalg_kernel_family()) != 0)
         printf("the file was written with BLIS's %s kernels, this is %s: bits may differ\n", family,

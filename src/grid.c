@@ -1,22 +1,10 @@
-/* grid: run numbers, groups and costs by arithmetic alone. */
+/* grid: run numbers and groups by arithmetic alone. */
 #include "sgdmap/grid.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* -- The cost model: seconds on the reference core, measured by tests/bench ------------------------ */
-
-static const double PRODUCT_RATE = 115e9;      /* flop/s of large products */
-static const double PRODUCT_HALF_D = 18.0;     /* the dimension at which products reach half of it */
-static const double PRODUCT_HALF_BATCH = 4.0;  /* the batch size at which they do */
-static const double ACTIVATION_TIME = 0.25e-9; /* s an element of Z: ReLU, its mask, the residual */
-static const double GAUSSIAN_TIME = 2.4e-9;    /* s a normal, which a group shares */
-static const double STEP_OVERHEAD = 50e-9;     /* s a run and step */
-static const double RECORD_RATE = 50e9;        /* flop/s of a record's products, 10 d^3 flop */
-static const double RECORD_PAIR_TIME = 16e-9;  /* s a pair of neurons: eight passes over d^2 angles at 2 ns */
-static const double RECORD_OVERHEAD = 2e-6;    /* s a record */
-static const int64_t LIBRARY_MEMORY = 64 << 20; /* bytes: BLIS's packing buffers, MPI, HDF5 */
 
 /* A double, and the file's run ids in every language, count exactly to 2^53. */
 static const int64_t RUN_COUNT_MAX = INT64_C(1) << 53;
@@ -24,76 +12,26 @@ static const int64_t RUN_COUNT_MAX = INT64_C(1) << 53;
 /* A block costs memory; a grid with more is a slip of the pen. */
 static const int64_t BLOCK_COUNT_MAX = 1000000;
 
-/* Z [batch_size, panel] must stay in the first levels of cache between the products: about 400 columns. */
-int64_t panel_width(int64_t dimension, int64_t batch_size)
-{
-    (void)batch_size;
-    const int64_t columns = 400, most = 64;
-    const int64_t width = columns / dimension;
-    return width < 1 ? 1 : width > most ? most : width;
-}
-
-/* Enough students to share the inputs' cost, few enough that A [d, k d] stays in the second level of cache:
- * 256 at small dimensions, 1600 columns elsewhere; in whole panels. */
-int64_t group_width(int64_t dimension, int64_t batch_size)
-{
-    const int64_t panel = panel_width(dimension, batch_size);
-    const int64_t small_dimension = 16, small_runs = 256, columns = 1600;
-    const int64_t divisor = dimension < small_dimension ? panel : panel * dimension;
-    const int64_t panels = ((dimension < small_dimension ? small_runs : columns) + divisor / 2) / divisor;
-    return panel * (panels > 1 ? panels : 1);
-}
-
-double cost_step(int64_t dimension, int64_t batch_size)
-{
-    const double d = (double)dimension, b = (double)batch_size;
-    const double rate = PRODUCT_RATE * (d / (d + PRODUCT_HALF_D)) * (b / (b + PRODUCT_HALF_BATCH));
-    return 4.0 * b * d * d / rate + b * d * ACTIVATION_TIME +
-           b * d * GAUSSIAN_TIME / (double)group_width(dimension, batch_size) + STEP_OVERHEAD;
-}
-
-double cost_record(int64_t dimension)
-{
-    const double d = (double)dimension;
-    return 10.0 * d * d * d / RECORD_RATE + d * d * RECORD_PAIR_TIME + RECORD_OVERHEAD;
-}
-
-/* The arrays of train.c and landscape.c, and the rows of weights on their way to the file. */
-int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t teachers,
-                     int64_t record_count)
-{
-    const int64_t panel = panel_width(dimension, batch_size), slots = (runs + panel - 1) / panel * panel;
-    const int64_t matrix = dimension * (dimension + 8);
-    const int64_t weights = (slots + 3 * runs) * matrix; /* in training, at the end, and two to be written */
-    const int64_t landscapes = teachers * 12 * matrix;
-    const int64_t inputs = (2 * dimension + panel * dimension) * (batch_size + 8);
-    const int64_t spectral = matrix + 164 * (dimension + 8);
-    const int64_t records = runs * record_count * 10; /* the fields, and two for the phases */
-    const int64_t reals = weights + landscapes + inputs + spectral + 3 * matrix + records;
-    return reals * (int64_t)sizeof(double) + LIBRARY_MEMORY;
-}
-
 /* -- A family cut into groups ---------------------------------------------------------------------- */
 
-/* The panels of a family are dealt to its groups: `small` each to the first `small_groups`, one more to the
- * rest. So the last run's panel, which may be partly empty, is in a group of the larger kind. */
+/* The units of a family (runs that are computed at the cost of one) are dealt to its groups: `small` each to the first
+ * `small_groups`, one more to the rest. So the last unit, which may be partly empty, is in a group of the larger kind. */
 struct cut {
-    int64_t panel;  /* runs */
+    int64_t unit;   /* runs */
     int64_t groups; /* a family */
     int64_t small, small_groups;
 };
 
-static struct cut cut_family(int64_t family_runs, int64_t dimension, int64_t batch_size)
+static struct cut cut_family(int64_t family_runs, const struct grid_block *block)
 {
-    const int64_t panel = panel_width(dimension, batch_size);
-    const int64_t width = group_width(dimension, batch_size);
-    const int64_t panels = (family_runs + panel - 1) / panel;
-    const int64_t groups = (family_runs + width - 1) / width;
+    const int64_t unit = cost_unit(block->shape.in_lanes);
+    const int64_t units = (family_runs + unit - 1) / unit;
+    const int64_t groups = (family_runs + block->width - 1) / block->width;
     return (struct cut){
-        .panel = panel,
+        .unit = unit,
         .groups = groups,
-        .small = panels / groups,
-        .small_groups = groups - panels % groups,
+        .small = units / groups,
+        .small_groups = groups - units % groups,
     };
 }
 
@@ -101,17 +39,22 @@ static struct cut cut_family(int64_t family_runs, int64_t dimension, int64_t bat
 static int64_t cut_begin(const struct cut *cut, int64_t family_runs, int64_t g)
 {
     const int64_t larger = g > cut->small_groups ? g - cut->small_groups : 0;
-    const int64_t begin = (g * cut->small + larger) * cut->panel;
+    const int64_t begin = (g * cut->small + larger) * cut->unit;
     return begin < family_runs ? begin : family_runs;
+}
+
+static int64_t group_runs(const struct cut *cut, int64_t family_runs, int64_t g)
+{
+    return cut_begin(cut, family_runs, g + 1) - cut_begin(cut, family_runs, g);
 }
 
 static int64_t cut_find(const struct cut *cut, int64_t run)
 {
-    const int64_t panel = run / cut->panel;
-    const int64_t small_panels = cut->small * cut->small_groups;
-    if (panel < small_panels)
-        return panel / cut->small;
-    return cut->small_groups + (panel - small_panels) / (cut->small + 1);
+    const int64_t unit = run / cut->unit;
+    const int64_t small_units = cut->small * cut->small_groups;
+    if (unit < small_units)
+        return unit / cut->small;
+    return cut->small_groups + (unit - small_units) / (cut->small + 1);
 }
 
 /* -- The grid -------------------------------------------------------------------------------------- */
@@ -150,6 +93,44 @@ static int compare_ranked(const void *a_ranked, const void *b_ranked)
     return a->block < b->block ? -1 : a->block > b->block;
 }
 
+/* Of a group of so many runs: neighbours in the family, of which those with one teacher are neighbours. */
+static int64_t group_teachers(const struct grid *grid, int64_t runs)
+{
+    const int64_t teachers = axis_count(grid, AXIS_TEACHER_NORM), with_one = grid->family_runs / teachers;
+    const int64_t spanned = (runs + with_one - 1) / with_one;
+    return spanned < teachers ? spanned : teachers;
+}
+
+static double group_cost(const struct grid *grid, const struct grid_block *block, int64_t runs)
+{
+    return cost_group(&block->shape, runs, group_teachers(grid, runs));
+}
+
+/* All groups of a family: the small ones, the larger, and the last. */
+static double family_cost(const struct grid *grid, const struct grid_block *block)
+{
+    const struct cut cut = cut_family(grid->family_runs, block);
+    const int64_t small = group_runs(&cut, grid->family_runs, 0);
+    const int64_t last = group_runs(&cut, grid->family_runs, cut.groups - 1);
+    const int64_t larger = cut.groups - cut.small_groups;
+    if (larger == 0)
+        return (double)(cut.groups - 1) * group_cost(grid, block, small) + group_cost(grid, block, last);
+    return (double)cut.small_groups * group_cost(grid, block, small) +
+           (double)(larger - 1) * group_cost(grid, block, (cut.small + 1) * cut.unit) +
+           group_cost(grid, block, last);
+}
+
+/* Groups share what is common best when they are large, but a sweep of few groups leaves ranks idle at its end. */
+static void choose_width(const struct grid *grid, struct grid_block *block, double total)
+{
+    static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128;
+    const bool in_lanes = block->shape.in_lanes;
+    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST);
+    block->width = cost_width(block->shape.dimension, in_lanes, SHARE_IDEAL);
+    while (block->width > least && group_cost(grid, block, block->width) > total / GROUPS)
+        block->width -= cost_unit(in_lanes);
+}
+
 /* Fills by_cost and by_cost_first. */
 static int rank_blocks(struct grid *grid, struct error *err)
 {
@@ -159,14 +140,10 @@ static int rank_blocks(struct grid *grid, struct error *err)
                          (long long)grid->block_count);
     for (int64_t b = 0; b < grid->block_count; b++) {
         const struct grid_block *block = &grid->blocks[b];
-        const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
-        const int64_t last = cut_begin(&cut, grid->family_runs, cut.groups - 1);
-        const int64_t first_size = cut_begin(&cut, grid->family_runs, 1);
-        const int64_t last_size = grid->family_runs - last;
-        ranked[b] = (struct ranked){
-            .cost = block->run_cost * (double)(first_size > last_size ? first_size : last_size),
-            .block = b,
-        };
+        const struct cut cut = cut_family(grid->family_runs, block);
+        const double first = group_cost(grid, block, group_runs(&cut, grid->family_runs, 0));
+        const double last = group_cost(grid, block, group_runs(&cut, grid->family_runs, cut.groups - 1));
+        ranked[b] = (struct ranked){.cost = fmax(first, last), .block = b};
     }
     qsort(ranked, (size_t)grid->block_count, sizeof *ranked, compare_ranked);
     int64_t groups = 0;
@@ -209,23 +186,29 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
     if (grid.blocks == NULL || grid.by_cost == NULL || grid.by_cost_first == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a grid of %zu blocks", blocks);
 
+    double total = 0;
     for (int64_t b = 0; b < grid.block_count; b++) {
+        struct grid_block *block = &grid.blocks[b];
         const int64_t d = (int64_t)axes[AXIS_DIMENSION].values[b / axes[AXIS_BATCH_SIZE].count];
-        const int64_t batch = (int64_t)axes[AXIS_BATCH_SIZE].values[b % axes[AXIS_BATCH_SIZE].count];
-        const struct cut cut = cut_family(grid.family_runs, d, batch);
-        /* Products are made in whole panels, also where the family's last is not full. */
-        const int64_t slots = (grid.family_runs + cut.panel - 1) / cut.panel * cut.panel;
-        const double steps = (double)config->steps * (double)slots / (double)grid.family_runs;
-        grid.blocks[b] = (struct grid_block){
-            .dimension = d,
-            .batch_size = batch,
+        *block = (struct grid_block){
+            .shape = {.dimension = d,
+                      .batch_size = (int64_t)axes[AXIS_BATCH_SIZE].values[b % axes[AXIS_BATCH_SIZE].count],
+                      .steps = config->steps,
+                      .records = config->record_count,
+                      .in_lanes = cost_in_lanes(d, grid.family_runs)},
             .first_run = b * families * grid.family_runs,
-            .first_group = grid.group_count,
-            .family_groups = cut.groups,
             .family_count = families,
-            .run_cost = steps * cost_step(d, batch) + (double)config->record_count * cost_record(d),
         };
-        grid.group_count += cut.groups * families;
+        choose_width(&grid, block, INFINITY);
+        total += (double)families * family_cost(&grid, block);
+    }
+    for (int64_t b = 0; b < grid.block_count; b++) {
+        struct grid_block *block = &grid.blocks[b];
+        choose_width(&grid, block, total);
+        block->first_group = grid.group_count;
+        block->family_groups = cut_family(grid.family_runs, block).groups;
+        block->run_cost = family_cost(&grid, block) / (double)grid.family_runs;
+        grid.group_count += block->family_groups * families;
     }
     TRY(rank_blocks(&grid, err));
     *ret = grid;
@@ -300,7 +283,7 @@ void grid_group(const struct grid *grid, int64_t index, struct group *ret)
 {
     assert(index >= 0 && index < grid->group_count);
     const struct grid_block *block = &grid->blocks[last_not_above(grid, index, block_first_group)];
-    const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
+    const struct cut cut = cut_family(grid->family_runs, block);
     const int64_t family = (index - block->first_group) / cut.groups;
     const int64_t g = (index - block->first_group) % cut.groups;
     const int64_t begin = cut_begin(&cut, grid->family_runs, g);
@@ -309,7 +292,7 @@ void grid_group(const struct grid *grid, int64_t index, struct group *ret)
         .index = index,
         .first_run = block->first_run + family * grid->family_runs + begin,
         .run_count = count,
-        .cost = (double)count * block->run_cost,
+        .cost = group_cost(grid, block, count),
     };
 }
 
@@ -318,7 +301,7 @@ int64_t grid_group_by_cost(const struct grid *grid, int64_t rank)
     assert(rank >= 0 && rank < grid->group_count);
     const int64_t i = last_not_above(grid, rank, ranked_first_group);
     const struct grid_block *block = &grid->blocks[grid->by_cost[i]];
-    const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
+    const struct cut cut = cut_family(grid->family_runs, block);
     const int64_t large_groups = cut.groups - cut.small_groups;
     /* The larger groups of all families, then the smaller. */
     int64_t within = rank - grid->by_cost_first[i];
@@ -334,7 +317,7 @@ int64_t grid_group_of(const struct grid *grid, int64_t run)
     assert(run >= 0 && run < grid->run_count);
     const int64_t block_runs = grid->run_count / grid->block_count;
     const struct grid_block *block = &grid->blocks[run / block_runs];
-    const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
+    const struct cut cut = cut_family(grid->family_runs, block);
     const int64_t family = (run - block->first_run) / grid->family_runs;
     const int64_t within = (run - block->first_run) % grid->family_runs;
     return block->first_group + family * cut.groups + cut_find(&cut, within);
@@ -352,19 +335,11 @@ double grid_total_cost(const struct grid *grid)
 
 int64_t grid_memory(const struct grid *grid)
 {
-    const int64_t teachers = grid->config->axes[AXIS_TEACHER_NORM].count;
-    const int64_t teacher_runs = grid->family_runs / teachers; /* neighbours with one teacher */
     int64_t most = 0;
     for (int64_t b = 0; b < grid->block_count; b++) {
         const struct grid_block *block = &grid->blocks[b];
-        const struct cut cut = cut_family(grid->family_runs, block->dimension, block->batch_size);
-        int64_t runs = (cut.small + (cut.small_groups < cut.groups)) * cut.panel;
-        if (runs > grid->family_runs)
-            runs = grid->family_runs;
-        const int64_t spanned = (runs - 1) / teacher_runs + 2;
-        const int64_t bytes =
-            group_memory(block->dimension, block->batch_size, runs, spanned < teachers ? spanned : teachers,
-                         grid->config->record_count);
+        const int64_t runs = block->width < grid->family_runs ? block->width : grid->family_runs;
+        const int64_t bytes = cost_memory(&block->shape, runs, group_teachers(grid, runs) + 1);
         most = bytes > most ? bytes : most;
     }
     return most;

@@ -2,74 +2,10 @@
 #include <math.h>
 #include <string.h>
 
-#if defined __x86_64__
-#include <immintrin.h>
-#elif defined __aarch64__
-#include <arm_neon.h>
-#endif
 #include <sleef.h>
 
 #include "sgdmap/kernels.h"
-
-#define CONCATENATE_(a, b) a##b
-#define CONCATENATE(a, b) CONCATENATE_(a, b)
-
-/* The machine's own width: GCC splits wider vectors into scalars where it should split them into halves. */
-#if defined __AVX512F__
-enum { WIDTH = 8 };
-#elif defined __AVX2__
-enum { WIDTH = 4 };
-#else
-enum { WIDTH = 2 };
-#endif
-enum { PARTS = KERNELS_LANES / WIDTH };
-
-typedef double vector __attribute__((vector_size(8 * WIDTH)));
-typedef int64_t mask __attribute__((vector_size(8 * WIDTH)));
-typedef uint64_t words __attribute__((vector_size(8 * WIDTH)));
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vector splat(double x)
-{
-    return x - (vector){0};
-}
-
-INLINE words splat_words(uint64_t x)
-{
-    return x - (words){0};
-}
-
-/* first, first + 1, … */
-INLINE mask count_from(int64_t first)
-{
-    mask lanes;
-    for (int lane = 0; lane < WIDTH; ++lane)
-        lanes[lane] = first + lane;
-    return lanes;
-}
-
-INLINE vector load(const double *x)
-{
-    vector v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-INLINE void store(double *x, vector v)
-{
-    memcpy(x, &v, sizeof v);
-}
-
-INLINE vector positive(vector x)
-{
-    return (vector)((mask)x & (x > splat(0)));
-}
-
-INLINE vector choose(mask condition, vector yes, vector no)
-{
-    return (vector)(((mask)yes & condition) | ((mask)no & ~condition));
-}
+#include "vector.h"
 
 /* SLEEF's variants whose bits do not depend on the width: "finz" with fused multiply-add, "cinz" without. */
 #if defined __AVX512F__
@@ -337,6 +273,56 @@ static void project(int64_t n, int64_t count, const double *a, const double *x, 
         y[j] = dot(n, a + j * n, x);
 }
 
+/* ROWS vectors of COLUMNS columns of y in registers. */
+INLINE void multiply_tile(const int rows, const int columns, int64_t n, int64_t count, const double *a,
+                          int64_t stride, const double *x, bool add, double *y)
+{
+    enum { ROWS_MAX = 4, COLUMNS_MAX = 4 };
+    vector sum[ROWS_MAX][COLUMNS_MAX];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < columns; ++j)
+            sum[r][j] = add ? load(y + j * n + r * WIDTH) : splat(0);
+    for (int64_t k = 0; k < count; ++k)
+#pragma GCC unroll 4
+        for (int j = 0; j < columns; ++j) {
+            const vector factor = splat(x[j * stride + k]);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; ++r)
+                sum[r][j] = multiply_add(load(a + k * n + r * WIDTH), factor, sum[r][j]);
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < columns; ++j)
+            store(y + j * n + r * WIDTH, sum[r][j]);
+}
+
+INLINE void multiply_columns(const int columns, int64_t n, int64_t count, const double *a, int64_t stride,
+                             const double *x, bool add, double *y)
+{
+    int64_t i = 0;
+    for (; i + 4 * WIDTH <= n; i += 4 * WIDTH)
+        multiply_tile(4, columns, n, count, a + i, stride, x, add, y + i);
+    if (i + 2 * WIDTH <= n) {
+        multiply_tile(2, columns, n, count, a + i, stride, x, add, y + i);
+        i += 2 * WIDTH;
+    }
+    if (i < n)
+        multiply_tile(1, columns, n, count, a + i, stride, x, add, y + i);
+}
+
+static void multiply(int64_t n, int64_t columns, int64_t count, const double *a, int64_t stride,
+                     const double *x, bool add, double *y)
+{
+    int64_t j = 0;
+    for (; j + 4 <= columns; j += 4)
+        multiply_columns(4, n, count, a, stride, x + j * stride, add, y + j * n);
+    for (; j < columns; ++j)
+        multiply_columns(1, n, count, a, stride, x + j * stride, add, y + j * n);
+}
+
 /* sin x - x: the series where the difference would cancel, else from the sine. */
 INLINE vector sine_minus_angle(vector x, vector sine)
 {
@@ -408,12 +394,14 @@ static void pairs(struct kernels_pairs *p)
     p->correction_sum = total(correction_sum);
 }
 
+extern const struct kernels_fused CONCATENATE(kernels_fused_, KERNELS_SUFFIX);
 extern const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX);
 
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
 const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX) = {
     .name = STRING(KERNELS_SUFFIX),
+    .fused = &CONCATENATE(kernels_fused_, KERNELS_SUFFIX),
     .normals = normals,
     .gate = gate,
     .relu_sum = relu_sum,
@@ -422,4 +410,5 @@ const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX) = {
     .dot = dot,
     .combine = combine,
     .project = project,
+    .multiply = multiply,
 };

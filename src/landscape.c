@@ -37,11 +37,11 @@ struct landscape {
     const struct kernels *kernels;
     int64_t dimension;
     int64_t stride; /* padded dimension: the distance of columns in the tables and products below */
-    double *teacher;
+    double *teacher, *teacher_rows; /* B and B' [d][stride] */
     /* Of the teacher, [d][stride] */
     double *teacher_gram, *teacher_angle, *teacher_cosine, *teacher_sine;
     /* Of a measurement, [d][stride] */
-    double *delta, *teacher_delta, *delta_student, *complement, *difference, *gradient;
+    double *delta, *delta_rows, *teacher_delta, *delta_student, *complement, *difference, *gradient;
     /* [stride] */
     double *teacher_norm, *student_norm, *norm_difference, *own_angle, *one_minus_cosine;
     double *usual_teacher_norm, *usual_student_norm; /* NaN for columns that want care, 1 in the padding */
@@ -110,13 +110,38 @@ static double correction(double with_a, double with_b, double difference, double
            2 * sin(with_a) * own * own;
 }
 
+/* Up to this dimension BLIS's overhead outweighs its blocking. */
+enum { SMALL_DIMENSION = 64 };
+
+/* ret = a' x, where `rows` is a' too; x [d][x_stride], the others [d][stride]. */
+static void product_of_transposed(const struct landscape *l, const double *a, const double *rows,
+                                  const double *x, int64_t x_stride, double *ret)
+{
+    const int64_t d = l->dimension, stride = l->stride;
+    if (d <= SMALL_DIMENSION)
+        l->kernels->multiply(stride, d, d, rows, x_stride, x, false, ret);
+    else
+        linalg_product(LINALG_TRANSPOSED, d, d, d, a, stride, x, x_stride, 0, ret, stride);
+}
+
+/* ret += a x; all [d][stride] */
+static void add_product(const struct landscape *l, const double *a, const double *x, double *ret)
+{
+    const int64_t d = l->dimension, stride = l->stride;
+    if (d <= SMALL_DIMENSION)
+        l->kernels->multiply(stride, d, d, a, stride, x, true, ret);
+    else
+        linalg_product(LINALG_PLAIN, d, d, d, a, stride, x, stride, 1, ret, stride);
+}
+
 /* Every array of the object in one place: how many vectors of `stride` each has. */
 static int allocate(struct landscape *l, struct error *err)
 {
     const int64_t d = l->dimension;
     double **matrices[] = {&l->teacher_gram, &l->teacher_angle, &l->teacher_cosine, &l->teacher_sine,
                            &l->delta,        &l->teacher_delta, &l->delta_student,  &l->complement,
-                           &l->difference,   &l->gradient,      &l->teacher,        &l->permuted};
+                           &l->difference,   &l->gradient,      &l->teacher,        &l->permuted,
+                           &l->teacher_rows, &l->delta_rows};
     double **vectors[] = {&l->teacher_norm,     &l->student_norm,       &l->norm_difference,   &l->own_angle,
                           &l->one_minus_cosine, &l->usual_teacher_norm, &l->usual_student_norm};
     bool ok = true;
@@ -148,14 +173,16 @@ int landscape_new(const struct kernels *kernels, int64_t dimension, const double
         landscape_free(l);
         return code;
     }
-    memcpy(l->teacher, teacher, (size_t)(d * d) * sizeof *teacher);
+    for (int64_t j = 0; j < d; ++j)
+        for (int64_t i = 0; i < d; ++i)
+            l->teacher[j * stride + i] = l->teacher_rows[i * stride + j] = teacher[j * d + i];
     for (int64_t i = 0; i < stride; ++i)
         l->usual_teacher_norm[i] = l->usual_student_norm[i] = 1;
     for (int64_t j = 0; j < d; ++j) {
         l->teacher_norm[j] = sqrt(kernels->dot(d, teacher + j * d, teacher + j * d));
         l->usual_teacher_norm[j] = l->teacher_norm[j] > 0 ? l->teacher_norm[j] : NAN;
     }
-    linalg_product(LINALG_TRANSPOSED, d, d, d, teacher, d, teacher, d, 0, l->teacher_gram, stride);
+    product_of_transposed(l, l->teacher, l->teacher_rows, l->teacher, stride, l->teacher_gram);
     for (int64_t j = 0; j < d; ++j)
         for (int64_t i = 0; i <= j; ++i) {
             const int64_t at = i + j * stride, mirrored = j + i * stride;
@@ -177,12 +204,11 @@ void landscape_free(struct landscape *l)
 {
     if (l == NULL)
         return;
-    double *arrays[] = {l->teacher,          l->teacher_gram,       l->teacher_angle,
-                        l->teacher_cosine,   l->teacher_sine,       l->delta,
-                        l->teacher_delta,    l->delta_student,      l->complement,
-                        l->difference,       l->gradient,           l->teacher_norm,
-                        l->student_norm,     l->norm_difference,    l->own_angle,
-                        l->one_minus_cosine, l->usual_teacher_norm, l->usual_student_norm};
+    double *arrays[] = {l->teacher,       l->teacher_rows,     l->delta_rows,         l->teacher_gram,
+                        l->teacher_angle, l->teacher_cosine,   l->teacher_sine,       l->delta,
+                        l->teacher_delta, l->delta_student,    l->complement,         l->difference,
+                        l->gradient,      l->teacher_norm,     l->student_norm,       l->norm_difference,
+                        l->own_angle,     l->one_minus_cosine, l->usual_teacher_norm, l->usual_student_norm};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
     free(l->permuted);
@@ -196,7 +222,7 @@ static void careful_pair(struct landscape *l, const double *student, int64_t i, 
                          double *correction_sum)
 {
     const int64_t d = l->dimension;
-    const double *ai = student + i * d, *aj = student + j * d, *bi = l->teacher + i * d;
+    const double *ai = student + i * d, *aj = student + j * d, *bi = l->teacher + i * l->stride;
     const double norm_ai = l->student_norm[i], norm_aj = l->student_norm[j];
     const double norm_bi = l->teacher_norm[i], norm_bj = l->teacher_norm[j];
     const int64_t at = i + j * l->stride;
@@ -234,10 +260,10 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
     const int64_t d = l->dimension, stride = l->stride;
     double delta_squares = 0, potential = 0, potential_norm = 0;
     for (int64_t j = 0; j < d; ++j) {
-        const double *a = student + j * d, *b = l->teacher + j * d;
+        const double *a = student + j * d, *b = l->teacher + j * stride;
         double *delta = l->delta + j * stride;
         for (int64_t i = 0; i < d; ++i)
-            delta[i] = a[i] - b[i];
+            delta[i] = l->delta_rows[i * stride + j] = a[i] - b[i];
         double delta_delta = l->kernels->dot(d, delta, delta);
         double gain = 2 * l->kernels->dot(d, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
         delta_squares += delta_delta;
@@ -262,8 +288,8 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
         return;
     }
 
-    linalg_product(LINALG_TRANSPOSED, d, d, d, l->teacher, d, l->delta, stride, 0, l->teacher_delta, stride);
-    linalg_product(LINALG_TRANSPOSED, d, d, d, l->delta, stride, student, d, 0, l->delta_student, stride);
+    product_of_transposed(l, l->teacher, l->teacher_rows, l->delta, stride, l->teacher_delta);
+    product_of_transposed(l, l->delta, l->delta_rows, student, d, l->delta_student);
 
     double correction_sum = 0;
     for (int64_t j = 0; j < d; ++j) {
@@ -299,8 +325,8 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
             l->difference[at + i] = -l->difference[at + i];
         }
     }
-    linalg_product(LINALG_PLAIN, d, d, d, l->delta, stride, l->complement, stride, 1, l->gradient, stride);
-    linalg_product(LINALG_PLAIN, d, d, d, l->teacher, d, l->difference, stride, 1, l->gradient, stride);
+    add_product(l, l->delta, l->complement, l->gradient);
+    add_product(l, l->teacher, l->difference, l->gradient);
 
     double squares = 0, along_delta = 0;
     for (int64_t j = 0; j < d; ++j) {
@@ -356,7 +382,7 @@ static void evaluate_permuted(struct landscape *l, const double *student, struct
     for (int64_t j = 0; j < d; ++j) {
         memcpy(l->permuted + j * d, l->gradient + l->order[j] * stride, (size_t)d * sizeof *student);
         for (int64_t i = 0; i < d; ++i) {
-            const double delta = student[j * d + i] - l->teacher[j * d + i];
+            const double delta = student[j * d + i] - l->teacher[j * stride + i];
             along_delta += l->permuted[j * d + i] * delta;
             delta_squares += delta * delta;
         }

@@ -14,7 +14,7 @@
 /* Neither found nor set by the user: what BLIS itself would take is right. */
 enum { FAMILY_OF_BLIS = -1 };
 
-static int family_for_this_cpu(enum linalg_preference preference)
+static int family_for_this_cpu(void)
 {
 #if defined __x86_64__
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -24,18 +24,17 @@ static int family_for_this_cpu(enum linalg_preference preference)
     bool known = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2") || __builtin_cpu_is("znver3") ||
                  __builtin_cpu_is("intel");
 #if defined BLIS_CONFIG_SKX
-    if (avx512 && preference == LINALG_WIDE)
+    if (avx512)
         return BLIS_ARCH_SKX;
 #endif
 #if defined BLIS_CONFIG_HASWELL
-    if (avx2 && (!known || (avx512 && preference == LINALG_NARROW)))
+    if (avx2 && !known)
         return BLIS_ARCH_HASWELL;
 #endif
     (void)avx2;
     (void)avx512;
     (void)known;
 #endif
-    (void)preference;
     return FAMILY_OF_BLIS;
 }
 
@@ -91,11 +90,11 @@ static bool is_family(const char *text)
     return false;
 }
 
-void linalg_setup(enum linalg_preference preference)
+void linalg_setup(void)
 {
     /* One thread a rank whatever BLIS was built with: the ranks are the parallelism. */
     setenv("BLIS_NUM_THREADS", "1", 1);
-    int family = family_for_this_cpu(preference);
+    int family = family_for_this_cpu();
     const char *chosen = getenv("BLIS_ARCH_TYPE");
     if (chosen != NULL && !is_family(chosen)) /* BLIS would abort, or take a word for 0 */
         unsetenv("BLIS_ARCH_TYPE");

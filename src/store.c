@@ -309,9 +309,9 @@ static bool next_weights(const struct grid *grid, int64_t *block, struct weights
     int64_t at = *block;
     if (at >= grid->block_count)
         return false;
-    int64_t dimension = grid->blocks[at].dimension;
+    int64_t dimension = grid->blocks[at].shape.dimension;
     int64_t first_run = grid->blocks[at].first_run;
-    while (at < grid->block_count && grid->blocks[at].dimension == dimension)
+    while (at < grid->block_count && grid->blocks[at].shape.dimension == dimension)
         at++;
     int64_t end = at < grid->block_count ? grid->blocks[at].first_run : grid->run_count;
     *ret = (struct weights){.dimension = dimension, .first_run = first_run, .run_count = end - first_run};

@@ -11,8 +11,7 @@ static int make_trainer(const struct kernels *kernels, const struct config *conf
     record_steps(config->steps, config->record_count, steps);
     for (int64_t i = 0; i < task->run_count; ++i) {
         grid_setting(grid, task->runs[i], &setting);
-        list[i] = (struct train_run){.slot = task->runs[i] - task->group.first_run,
-                                     .step_size = setting.step_size,
+        list[i] = (struct train_run){.step_size = setting.step_size,
                                      .init_scale = setting.init_scale,
                                      .teacher_norm = setting.teacher_norm,
                                      .link = setting.link};
@@ -21,6 +20,7 @@ static int make_trainer(const struct kernels *kernels, const struct config *conf
     const struct train_group group = {.dimension = setting.dimension,
                                       .batch_size = setting.batch_size,
                                       .input = setting.input,
+                                      .in_lanes = cost_in_lanes(setting.dimension, grid->family_runs),
                                       .seed = config->seed,
                                       .replicate = setting.replicate,
                                       .steps = config->steps,

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sgdmap/grid.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
@@ -16,7 +15,7 @@ struct teacher {
     double norm;
     int64_t active;  /* students that still learn from it */
     double *columns; /* [d][d] B */
-    double *output;  /* [stride] f*(x_n) of this step */
+    double *output;  /* [stride] f*(x_n) of this tile */
     struct landscape *landscape;
 };
 
@@ -24,10 +23,10 @@ struct teacher {
 struct student {
     int64_t run;
     int64_t teacher;
-    double factor; /* -2 eta / B */
     double first_error;
     double quarter_error; /* at the beginning of the last quarter */
-    bool leaving;         /* ends with this step, which it sees for its record only */
+    double near, far;     /* the sum of squares from the teacher at which a check has to look closer */
+    bool leaving;         /* has ended; takes part in this step for its record only */
 };
 
 struct trainer {
@@ -36,26 +35,27 @@ struct trainer {
     struct train_run *runs;
     int64_t *record_steps;
 
-    int64_t stride; /* of samples: the batch, padded from eight on */
-    int64_t width;  /* students a panel */
-    int64_t panel_count;
+    int64_t lanes; /* students a block: of the vector, or 1 */
+    int64_t block_count;
     int64_t check_interval;
-    bool compacts;
+    int64_t tile_max; /* steps whose inputs are drawn at once */
+    int64_t stride;   /* samples of a tile, padded */
 
     int64_t teacher_count;
     struct teacher *teachers;
     struct model_directions directions;
-    double *inputs;   /* X [d][stride] */
-    double *scratch;  /* the inputs' stream, and the spectral norm's workspace */
-    double *outputs;  /* Z, then M: [width * d][stride] */
-    double *residual; /* [stride] */
-    double *weights;  /* W of one student [d][d], for its norm */
+    double *inputs;    /* X [d][stride], the steps of the tile one after the other */
+    double *scratch;   /* the inputs' stream, and the spectral norm's workspace */
+    double *workspace; /* of a block's step */
+    double *targets;   /* [batch][lanes] f* of a block whose students have different teachers */
+    double *columns;   /* A or W of one student [d][d], for its diagnostics */
 
-    double **panels;          /* [panel_count]: A [width * d][d] */
-    struct student *students; /* [panel_count * width] by slot; run < 0: an empty slot */
-    int64_t *panel_active;    /* [panel_count] students in the panel */
+    double *blocks;           /* [block_count][d][d][lanes] A */
+    struct student *students; /* [block_count * lanes] by slot; run < 0: an empty slot */
+    double *factors, *norms;  /* [block_count * lanes] -2 eta / B, 0 in an empty slot; the teacher's norm */
+    int64_t *block_active;    /* [block_count] students in the block */
     int64_t active;
-    int64_t leaving; /* students that end with this step */
+    bool has_gaps; /* a student has left since the slots were last filled */
 
     int64_t step;
     int64_t next_record; /* index of the first record not yet taken */
@@ -70,60 +70,37 @@ struct trainer {
     double steps_behind; /* steps done or saved, over all runs */
 };
 
-static double *student_columns(const struct trainer *t, int64_t slot)
+static int64_t slot_count(const struct trainer *t)
 {
-    int64_t d = t->group.dimension;
-    return t->panels[slot / t->width] + slot % t->width * d * d;
+    return t->block_count * t->lanes;
+}
+
+static double *block_of(const struct trainer *t, int64_t block)
+{
+    return t->blocks + block * t->group.dimension * t->group.dimension * t->lanes;
+}
+
+/* A of a slot: entry k at [k * t->lanes]. */
+static double *student_of(const struct trainer *t, int64_t slot)
+{
+    return block_of(t, slot / t->lanes) + slot % t->lanes;
+}
+
+static void get_columns(const struct trainer *t, int64_t slot, double *ret)
+{
+    const double *student = student_of(t, slot);
+    for (int64_t k = 0; k < t->group.dimension * t->group.dimension; ++k)
+        ret[k] = student[k * t->lanes];
+}
+
+static void set_columns(struct trainer *t, int64_t slot, const double *columns)
+{
+    double *student = student_of(t, slot);
+    for (int64_t k = 0; k < t->group.dimension * t->group.dimension; ++k)
+        student[k * t->lanes] = columns[k];
 }
 
 /* -- Construction ---------------------------------------------------------------------------------- */
-
-/* Numbers of very different size, so that sums of their products round differently in nearly every other order. */
-static void spread_sizes(int64_t count, double *values)
-{
-    for (int64_t i = 0; i + 1 < count; ++i)
-        values[i] = ldexp(values[i], (int)(8 * values[i + 1]));
-}
-
-static bool slots_are_equal(const struct trainer *t, int64_t size, const double *students)
-{
-    for (int64_t slot = 1; slot < t->width; ++slot)
-        if (memcmp(students, students + slot * size, (size_t)size * sizeof *students) != 0)
-            return false;
-    return true;
-}
-
-/* Does BLIS compute all columns of this panel's two products alike, whatever their place? Then a student's bits do not depend
- * on its slot. Tried on panels of equal students, adding to something and to zero, several times. The answer depends on
- * the shape and on BLIS alone. */
-static bool columns_are_alike(const struct trainer *t, double *panel)
-{
-    enum { TRIALS = 8 };
-    const int64_t d = t->group.dimension, batch = t->group.batch_size, columns = t->width * d;
-    const struct rng_key key = rng_key(0, 0, d, RNG_SPECTRAL);
-    bool alike = true;
-    for (uint64_t trial = 0; alike && trial < TRIALS; ++trial) {
-        model_inputs(t->kernels, 0, 0, d, INPUT_GAUSSIAN, (int64_t)trial, batch, t->stride, t->scratch,
-                     t->inputs);
-        spread_sizes(d * t->stride, t->inputs);
-        rng_normals(t->kernels, key, trial, d * d, t->scratch);
-        spread_sizes(d * d, t->scratch);
-        for (int64_t slot = 0; slot < t->width; ++slot)
-            memcpy(panel + slot * d * d, t->scratch, (size_t)(d * d) * sizeof *panel);
-        linalg_product(LINALG_PLAIN, batch, columns, d, t->inputs, t->stride, panel, d, 0, t->outputs,
-                       t->stride);
-        alike = slots_are_equal(t, d * t->stride, t->outputs);
-        if (trial % 2 == 1)
-            memset(panel, 0, (size_t)(columns * d) * sizeof *panel);
-        linalg_product(LINALG_TRANSPOSED, d, columns, batch, t->inputs, t->stride, t->outputs, t->stride, 1,
-                       panel, d);
-        alike = alike && slots_are_equal(t, d * d, panel);
-    }
-    memset(t->inputs, 0, (size_t)(d * t->stride) * sizeof *t->inputs);
-    memset(t->outputs, 0, (size_t)(columns * t->stride) * sizeof *t->outputs);
-    memset(panel, 0, (size_t)(columns * d) * sizeof *panel);
-    return alike;
-}
 
 static int64_t teacher_of(const struct trainer *t, double norm)
 {
@@ -136,7 +113,7 @@ static int64_t teacher_of(const struct trainer *t, double norm)
 static int allocate(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
-    const int64_t d = g->dimension, rows = g->run_count * g->record_count;
+    const int64_t d = g->dimension, rows = g->run_count * g->record_count, slots = slot_count(t);
     int64_t scratch = rng_padded(g->batch_size * d);
     if (scratch < linalg_spectral_workspace(d))
         scratch = linalg_spectral_workspace(d);
@@ -148,9 +125,12 @@ static int allocate(struct trainer *t, struct error *err)
         {&t->directions.initial, rng_padded(d * d)},
         {&t->inputs, d * t->stride},
         {&t->scratch, scratch},
-        {&t->outputs, t->width * d * t->stride},
-        {&t->residual, t->stride},
-        {&t->weights, d * d},
+        {&t->workspace, g->in_lanes ? kernels_step_workspace(d, t->lanes) : (d + 1) * t->stride},
+        {&t->targets, g->batch_size * t->lanes},
+        {&t->columns, d * d},
+        {&t->blocks, slots * d * d},
+        {&t->factors, slots},
+        {&t->norms, slots},
         {&t->phase_alignment, rows},
         {&t->phase_potential, rows},
         {&t->final_columns, g->run_count * d * d},
@@ -165,48 +145,46 @@ static int allocate(struct trainer *t, struct error *err)
                 t->fields[f][i] = NAN;
         }
     t->results = calloc((size_t)g->run_count, sizeof *t->results);
-    t->students = calloc((size_t)(t->panel_count * t->width), sizeof *t->students);
-    t->panel_active = calloc((size_t)t->panel_count, sizeof *t->panel_active);
-    t->panels = calloc((size_t)t->panel_count, sizeof *t->panels);
+    t->students = calloc((size_t)slots, sizeof *t->students);
+    t->block_active = calloc((size_t)t->block_count, sizeof *t->block_active);
     t->teachers = calloc((size_t)g->run_count, sizeof *t->teachers);
-    ok = ok && t->results != NULL && t->students != NULL && t->panel_active != NULL && t->panels != NULL &&
-         t->teachers != NULL;
-    for (int64_t p = 0; ok && p < t->panel_count; ++p)
-        ok = (t->panels[p] = linalg_new(t->width * d * d)) != NULL;
-    if (!ok)
+    if (!ok || t->results == NULL || t->students == NULL || t->block_active == NULL || t->teachers == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a group of %lld runs of dimension %lld",
                          (long long)g->run_count, (long long)d);
     return 0;
+}
+
+static int add_teacher(struct trainer *t, double norm, struct error *err)
+{
+    const int64_t d = t->group.dimension;
+    struct teacher *teacher = &t->teachers[t->teacher_count++];
+    teacher->norm = norm;
+    teacher->columns = linalg_new(d * d);
+    teacher->output = linalg_new(t->stride);
+    if (teacher->columns == NULL || teacher->output == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for a teacher of dimension %lld", (long long)d);
+    model_teacher(&t->directions, d, norm, teacher->columns);
+    return landscape_new(t->kernels, d, teacher->columns, &teacher->landscape, err);
 }
 
 static int place_runs(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension;
-    for (int64_t slot = 0; slot < t->panel_count * t->width; ++slot)
+    for (int64_t slot = 0; slot < slot_count(t); ++slot)
         t->students[slot].run = -1;
     for (int64_t r = 0; r < g->run_count; ++r) {
         const struct train_run *run = &t->runs[r];
-        int64_t index = teacher_of(t, run->teacher_norm);
-        struct teacher *teacher = &t->teachers[index];
-        if (index == t->teacher_count) {
-            ++t->teacher_count;
-            teacher->norm = run->teacher_norm;
-            teacher->columns = linalg_new(d * d);
-            teacher->output = linalg_new(t->stride);
-            if (teacher->columns == NULL || teacher->output == NULL)
-                return error_set(err, ERROR_MEMORY, "out of memory for a teacher of dimension %lld",
-                                 (long long)d);
-            model_teacher(&t->directions, d, teacher->norm, teacher->columns);
-            TRY(landscape_new(t->kernels, d, teacher->columns, &teacher->landscape, err));
-        }
-        ++teacher->active;
-        /* Where columns are alike the slots are filled without gaps. */
-        int64_t slot = t->compacts ? r : run->slot;
-        t->students[slot] = (struct student){
-            .run = r, .teacher = index, .factor = -2 * run->step_size / (double)g->batch_size};
-        model_student(&t->directions, d, run->init_scale, run->link, student_columns(t, slot));
-        ++t->panel_active[slot / t->width];
+        const int64_t teacher = teacher_of(t, run->teacher_norm);
+        if (teacher == t->teacher_count)
+            TRY(add_teacher(t, run->teacher_norm, err));
+        ++t->teachers[teacher].active;
+        t->students[r] = (struct student){.run = r, .teacher = teacher};
+        t->factors[r] = -2 * run->step_size / (double)g->batch_size;
+        t->norms[r] = run->teacher_norm;
+        model_student(&t->directions, d, run->init_scale, run->link, t->columns);
+        set_columns(t, r, t->columns);
+        ++t->block_active[r / t->lanes];
         t->results[r] = (struct run_result){.outcome = OUTCOME_RUNNING,
                                             .converged_step = -1,
                                             .phase2_step = -1,
@@ -215,6 +193,14 @@ static int place_runs(struct trainer *t, struct error *err)
     }
     t->active = g->run_count;
     return 0;
+}
+
+/* Steps at a time: their inputs stay in the second level of cache while block after block uses them. */
+static int64_t tile_steps(int64_t dimension, int64_t batch)
+{
+    const int64_t most = 32, bytes = 64 * 1024;
+    const int64_t steps = bytes / (int64_t)sizeof(double) / (dimension * batch);
+    return steps < 1 ? 1 : steps > most ? most : steps;
 }
 
 int trainer_new(const struct kernels *kernels, const struct train_group *group, struct trainer **ret,
@@ -237,19 +223,16 @@ int trainer_new(const struct kernels *kernels, const struct train_group *group, 
     t->group.record_steps = t->record_steps;
 
     const int64_t d = group->dimension, batch = group->batch_size;
-    int64_t slots = 0;
-    for (int64_t r = 0; r < group->run_count; ++r)
-        slots = group->runs[r].slot >= slots ? group->runs[r].slot + 1 : slots;
-    t->stride = batch >= KERNELS_LANES ? kernels_padded(batch) : batch;
-    t->width = panel_width(d, batch);
-    t->panel_count = (slots + t->width - 1) / t->width;
+    t->lanes = group->in_lanes ? kernels->fused->lanes : 1;
+    t->block_count = (group->run_count + t->lanes - 1) / t->lanes;
+    t->tile_max = group->in_lanes ? tile_steps(d, batch) : 1;
+    t->stride = kernels_padded(t->tile_max * batch);
     /* The error costs d^2 operations a student where the step costs 4 B d^2: with few samples not at every
      * step. */
-    t->check_interval = (16 + batch - 1) / batch;
+    t->check_interval = (32 + batch - 1) / batch;
     int code = allocate(t, err);
     if (code == 0) {
         model_directions(kernels, group->seed, group->replicate, d, &t->directions, t->scratch);
-        t->compacts = t->width > 1 && columns_are_alike(t, t->panels[0]);
         code = place_runs(t, err);
     }
     if (code != 0) {
@@ -269,21 +252,33 @@ void trainer_free(struct trainer *t)
         free(t->teachers[i].output);
         landscape_free(t->teachers[i].landscape);
     }
-    for (int64_t p = 0; t->panels != NULL && p < t->panel_count; ++p)
-        free(t->panels[p]);
     for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
         free(t->fields[f]);
-    void *arrays[] = {t->runs,        t->record_steps,    t->teachers,        t->directions.teacher,
-                      t->inputs,      t->scratch,         t->outputs,         t->directions.initial,
-                      t->residual,    t->weights,         t->panels,          t->students,
-                      t->results,     t->phase_alignment, t->phase_potential, t->final_columns,
-                      t->panel_active};
+    void *arrays[] = {t->runs,
+                      t->record_steps,
+                      t->teachers,
+                      t->directions.teacher,
+                      t->directions.initial,
+                      t->inputs,
+                      t->scratch,
+                      t->workspace,
+                      t->targets,
+                      t->columns,
+                      t->blocks,
+                      t->students,
+                      t->factors,
+                      t->norms,
+                      t->block_active,
+                      t->results,
+                      t->phase_alignment,
+                      t->phase_potential,
+                      t->final_columns};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
     free(t);
 }
 
-/* -- What happens at a step ------------------------------------------------------------------------ */
+/* -- Looking at students --------------------------------------------------------------------------- */
 
 static void bring_clock_up(struct trainer *t)
 {
@@ -293,38 +288,13 @@ static void bring_clock_up(struct trainer *t)
     t->clock = time;
 }
 
-/* Takes the student out of its slot, which is empty (and zero, so that nothing grows there) afterwards. */
-static void leave(struct trainer *t, int64_t slot)
-{
-    const int64_t d = t->group.dimension;
-    struct student *student = &t->students[slot];
-    struct run_result *result = &t->results[student->run];
-    bring_clock_up(t);
-    result->wall_time = t->share;
-    result->steps_done = t->step;
-    memcpy(t->final_columns + student->run * d * d, student_columns(t, slot),
-           (size_t)(d * d) * sizeof(double));
-    const int64_t row = student->run * t->group.record_count;
-    /* Records that it reached: those taken so far. */
-    int64_t phase2 = record_phase2(t->phase_alignment + row, t->phase_potential + row, t->next_record, d);
-    result->phase2_step = phase2 < 0 ? -1 : t->record_steps[phase2];
-    memset(student_columns(t, slot), 0, (size_t)(d * d) * sizeof(double));
-    t->steps_behind += (double)(t->group.steps - t->step);
-    --t->teachers[student->teacher].active;
-    student->run = -1;
-    --t->panel_active[slot / t->width];
-    --t->active;
-}
-
-/* The diagnostics at the present weights; also into the record's row if there is one to take. */
-static double measure(struct trainer *t, int64_t slot, bool record)
+/* The diagnostics of t->columns, a student's; also into the record's row if there is one to take. */
+static double measure(struct trainer *t, const struct student *student, bool record)
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension;
-    struct student *student = &t->students[slot];
-    const double *columns = student_columns(t, slot);
     struct diagnostics diagnostics;
-    landscape_measure(t->teachers[student->teacher].landscape, columns, &diagnostics, NULL);
+    landscape_measure(t->teachers[student->teacher].landscape, t->columns, &diagnostics, NULL);
     if (!record)
         return diagnostics.loss;
     const double values[RECORD_FIELD_COUNT] = {
@@ -344,28 +314,67 @@ static double measure(struct trainer *t, int64_t slot, bool record)
     t->phase_alignment[at] = diagnostics.alignment;
     t->phase_potential[at] = diagnostics.potential_norm;
     if (t->fields[RECORD_WEIGHT_NORM] != NULL) {
-        memcpy(t->weights, columns, (size_t)(d * d) * sizeof *columns);
         for (int64_t j = 0; j < d && t->runs[student->run].link == LINK_IDENTITY; ++j)
-            t->weights[j * d + j] -= 1;
-        t->fields[RECORD_WEIGHT_NORM][at] = linalg_spectral_norm(t->kernels, d, t->weights, d, t->scratch);
+            t->columns[j * d + j] -= 1;
+        t->fields[RECORD_WEIGHT_NORM][at] = linalg_spectral_norm(t->kernels, d, t->columns, d, t->scratch);
     }
     return diagnostics.loss;
 }
 
-/* Looks at a student that has arrived at t->step: has it ended here? */
-static void check(struct trainer *t, int64_t slot, bool record)
+/* The slot is empty afterwards, and zero, so that nothing grows there. */
+static void clear_slot(struct trainer *t, int64_t slot)
+{
+    const int64_t d = t->group.dimension;
+    double *student = student_of(t, slot);
+    for (int64_t k = 0; k < d * d; ++k)
+        student[k * t->lanes] = 0;
+    t->factors[slot] = 0;
+    --t->teachers[t->students[slot].teacher].active;
+    t->students[slot].run = -1;
+    --t->block_active[slot / t->lanes];
+    t->has_gaps = true;
+}
+
+/* The run has ended at step `at`, which is a record's or not. At a record it takes part in this step's forward pass, for
+ * its batch_loss, before it leaves its slot. */
+static void end_run(struct trainer *t, int64_t slot, int64_t at, bool record)
 {
     const struct train_group *g = &t->group;
-    const int64_t d = g->dimension;
+    const int64_t d = g->dimension, run = t->students[slot].run;
+    struct run_result *result = &t->results[run];
+    bring_clock_up(t);
+    result->wall_time = t->share;
+    result->steps_done = at;
+    get_columns(t, slot, t->final_columns + run * d * d);
+    const int64_t row = run * g->record_count;
+    const int64_t phase2 =
+        record_phase2(t->phase_alignment + row, t->phase_potential + row, t->next_record + record, d);
+    result->phase2_step = phase2 < 0 ? -1 : t->record_steps[phase2];
+    t->steps_behind += (double)(g->steps - t->step);
+    --t->active;
+    if (record) {
+        t->students[slot].leaving = true;
+        t->factors[slot] = 0;
+    } else {
+        clear_slot(t, slot);
+    }
+}
+
+/* Looks closer at a student that has arrived at step `at`, `squares` from its teacher: has it ended here? */
+static void check(struct trainer *t, int64_t slot, int64_t at, bool record, double squares)
+{
+    const struct train_group *g = &t->group;
+    const double d = (double)g->dimension;
     struct student *student = &t->students[slot];
-    struct run_result *result = &t->results[student->run];
-    const bool last = t->step == g->steps;
-    const double *target = t->teachers[student->teacher].columns;
-    const double error =
-        sqrt(t->kernels->squared_distance(d * d, student_columns(t, slot), target) / (double)d);
-    if (t->step == 0)
+    const double error = sqrt(squares / d);
+    if (at == 0) {
         student->first_error = error;
-    if (t->step == g->steps - g->steps / 4)
+        /* A little wide: what counts is the comparison of the errors below. */
+        const double farthest = 1e3 * fmax(1, error);
+        student->near = g->tolerance * g->tolerance * d * (1 + 1e-12);
+        student->far = farthest * farthest * d * (1 - 1e-12);
+    }
+    if (at == g->steps - g->steps / 4)
         student->quarter_error = error;
 
     enum outcome outcome = OUTCOME_RUNNING;
@@ -373,115 +382,209 @@ static void check(struct trainer *t, int64_t slot, bool record)
         outcome = OUTCOME_CONVERGED;
     else if (!(error <= 1e3 * fmax(1, student->first_error)))
         outcome = OUTCOME_DIVERGED;
-    else if (last)
+    else if (at == g->steps)
         outcome = error > 0.99 * student->quarter_error ? OUTCOME_STALLED : OUTCOME_UNFINISHED;
 
     const bool ends = outcome != OUTCOME_RUNNING;
     if (!ends && !record)
         return;
-    double loss = measure(t, slot, record);
+    get_columns(t, slot, t->columns);
+    const double loss = measure(t, student, record);
     if (!ends)
         return;
+    struct run_result *result = &t->results[student->run];
     result->outcome = outcome;
-    result->converged_step = outcome == OUTCOME_CONVERGED ? t->step : -1;
+    result->converged_step = outcome == OUTCOME_CONVERGED ? at : -1;
     result->final_error = error;
     result->final_loss = loss;
-    student->leaving = true;
-    ++t->leaving;
+    end_run(t, slot, at, record);
 }
 
-static void remove_leaving(struct trainer *t)
+/* The teacher of all students of the block, or NULL if they have several. */
+static const struct teacher *common_teacher(const struct trainer *t, int64_t block)
 {
-    if (t->leaving == 0)
+    int64_t teacher = -1;
+    for (int64_t slot = block * t->lanes; slot < (block + 1) * t->lanes; ++slot) {
+        if (t->students[slot].run < 0)
+            continue;
+        if (teacher >= 0 && t->students[slot].teacher != teacher)
+            return NULL;
+        teacher = t->students[slot].teacher;
+    }
+    return &t->teachers[teacher];
+}
+
+static void check_block(struct trainer *t, int64_t block, const struct teacher *common, int64_t at,
+                        bool record)
+{
+    const int64_t d = t->group.dimension, first = block * t->lanes;
+    const bool closer = record || at == t->group.steps - t->group.steps / 4;
+    const struct kernels_fused *fused = t->kernels->fused;
+    double squares[KERNELS_LANES];
+    if (!t->group.in_lanes)
+        squares[0] = t->kernels->squared_distance(d * d, block_of(t, block), common->columns);
+    else if (common != NULL)
+        fused->distances(d, common->columns, block_of(t, block), squares);
+    else
+        fused->distances_by_norm(d, t->directions.teacher, t->norms + first, block_of(t, block), squares);
+    for (int64_t lane = 0; lane < t->lanes; ++lane) {
+        const struct student *student = &t->students[first + lane];
+        if (student->run >= 0 && (closer || !(squares[lane] > student->near && squares[lane] < student->far)))
+            check(t, first + lane, at, record, squares[lane]);
+    }
+}
+
+/* -- Steps ----------------------------------------------------------------------------------------- */
+
+/* The inputs of `steps` steps, and what the teachers make of them. */
+static void draw_inputs(struct trainer *t, int64_t steps)
+{
+    const struct train_group *g = &t->group;
+    const int64_t d = g->dimension, batch = g->batch_size;
+    for (int64_t s = 0; s < steps; ++s)
+        model_inputs(t->kernels, g->seed, g->replicate, d, g->input, t->step + s, batch, t->stride,
+                     t->scratch, t->inputs + s * batch);
+    for (int64_t i = 0; i < t->teacher_count; ++i) {
+        const struct teacher *teacher = &t->teachers[i];
+        if (teacher->active == 0)
+            continue;
+        if (g->in_lanes) {
+            t->kernels->fused->output(d, kernels_padded(steps * batch), t->stride, t->inputs,
+                                      teacher->columns, teacher->output);
+        } else {
+            linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, teacher->columns, d, 0,
+                           t->workspace, t->stride);
+            t->kernels->relu_sum(t->stride, d, t->stride, t->workspace, teacher->output);
+        }
+    }
+}
+
+/* squares [lanes]: sum of the residuals' squares. */
+static void step_block(struct trainer *t, int64_t block, const struct teacher *common, int64_t tile_step,
+                       double *squares)
+{
+    const struct train_group *g = &t->group;
+    const int64_t d = g->dimension, batch = g->batch_size, first = block * t->lanes,
+                  sample = tile_step * batch;
+    if (g->in_lanes) {
+        struct kernels_step step = {.dimension = d,
+                                    .batch = batch,
+                                    .stride = t->stride,
+                                    .inputs = t->inputs + sample,
+                                    .target = t->targets,
+                                    .target_lanes = t->lanes,
+                                    .factor = t->factors + first,
+                                    .students = block_of(t, block),
+                                    .workspace = t->workspace,
+                                    .squares = squares};
+        if (common != NULL) {
+            step.target = common->output + sample;
+            step.target_lanes = 1;
+        } else {
+            for (int64_t lane = 0; lane < t->lanes; ++lane) {
+                const double *output = t->teachers[t->students[first + lane].teacher].output + sample;
+                for (int64_t n = 0; n < batch; ++n)
+                    t->targets[n * t->lanes + lane] = output[n];
+            }
+        }
+        t->kernels->fused->step(&step);
         return;
-    t->leaving = 0;
-    for (int64_t slot = 0; slot < t->panel_count * t->width; ++slot)
-        if (t->students[slot].run >= 0 && t->students[slot].leaving)
-            leave(t, slot);
-    if (!t->compacts)
-        return;
-    const int64_t d = t->group.dimension;
-    for (int64_t to = 0, from = t->panel_count * t->width - 1;;) {
+    }
+    double *z = t->workspace, *residual = z + d * t->stride, *student = block_of(t, block);
+    linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, student, d, 0, z, t->stride);
+    t->kernels->gate(t->stride, d, t->stride, t->factors[first], common->output, z, residual);
+    *squares = t->kernels->dot(batch, residual, residual);
+    if (!t->students[first].leaving)
+        linalg_product(LINALG_TRANSPOSED, d, d, batch, t->inputs, t->stride, z, t->stride, 1, student, d);
+}
+
+/* A tile of steps with no record in it: block by block, so that a block's students stay in the cache. */
+static void train_tile(struct trainer *t, int64_t steps)
+{
+    const struct train_group *g = &t->group;
+    const int64_t quarter = g->steps - g->steps / 4;
+    double squares[KERNELS_LANES];
+    draw_inputs(t, steps);
+    for (int64_t block = 0; block < t->block_count; ++block) {
+        const struct teacher *common = t->block_active[block] > 0 ? common_teacher(t, block) : NULL;
+        for (int64_t s = 0; s < steps && t->block_active[block] > 0; ++s) {
+            const int64_t at = t->step + s;
+            if (at % t->check_interval == 0 || at == quarter)
+                check_block(t, block, common, at, false);
+            if (t->block_active[block] > 0)
+                step_block(t, block, common, s, squares);
+        }
+    }
+}
+
+/* The step of a record. */
+static void train_record(struct trainer *t)
+{
+    const struct train_group *g = &t->group;
+    double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES];
+    for (int64_t block = 0; block < t->block_count; ++block)
+        if (t->block_active[block] > 0)
+            check_block(t, block, common_teacher(t, block), t->step, true);
+    const bool steps = t->active > 0 || batch_loss != NULL;
+    if (steps)
+        draw_inputs(t, 1);
+    for (int64_t block = 0; block < t->block_count; ++block) {
+        if (t->block_active[block] == 0)
+            continue;
+        if (steps)
+            step_block(t, block, common_teacher(t, block), 0, squares);
+        for (int64_t lane = 0; lane < t->lanes; ++lane) {
+            const int64_t slot = block * t->lanes + lane;
+            const struct student *student = &t->students[slot];
+            if (student->run < 0)
+                continue;
+            if (batch_loss != NULL)
+                batch_loss[student->run * g->record_count + t->next_record] =
+                    squares[lane] / (double)g->batch_size;
+            if (student->leaving)
+                clear_slot(t, slot);
+        }
+    }
+    ++t->next_record;
+}
+
+/* The last students move up into the slots of those that left, so that no lane is computed empty. */
+static void fill_gaps(struct trainer *t)
+{
+    t->has_gaps = false;
+    for (int64_t to = 0, from = slot_count(t) - 1;;) {
         while (to < from && t->students[to].run >= 0)
             ++to;
         while (from > to && t->students[from].run < 0)
             --from;
         if (to >= from)
             return;
-        memcpy(student_columns(t, to), student_columns(t, from), (size_t)(d * d) * sizeof(double));
-        memset(student_columns(t, from), 0, (size_t)(d * d) * sizeof(double));
+        get_columns(t, from, t->columns);
+        set_columns(t, to, t->columns);
         t->students[to] = t->students[from];
-        t->students[from].run = -1;
-        ++t->panel_active[to / t->width];
-        --t->panel_active[from / t->width];
+        t->factors[to] = t->factors[from];
+        t->norms[to] = t->norms[from];
+        ++t->block_active[to / t->lanes];
+        ++t->teachers[t->students[to].teacher].active;
+        clear_slot(t, from);
+        t->has_gaps = false;
     }
 }
 
-static void draw_batch(struct trainer *t)
+static void train_some(struct trainer *t)
 {
-    const struct train_group *g = &t->group;
-    const int64_t d = g->dimension;
-    model_inputs(t->kernels, g->seed, g->replicate, d, g->input, t->step, g->batch_size, t->stride,
-                 t->scratch, t->inputs);
-    /* A product a teacher, each of the same shape, so that a run does not see which others are in its group.
-     */
-    for (int64_t i = 0; i < t->teacher_count; ++i) {
-        if (t->teachers[i].active == 0)
-            continue;
-        linalg_product(LINALG_PLAIN, g->batch_size, d, d, t->inputs, t->stride, t->teachers[i].columns, d, 0,
-                       t->outputs, t->stride);
-        t->kernels->relu_sum(t->stride, d, t->stride, t->outputs, t->teachers[i].output);
+    const int64_t next = t->record_steps[t->next_record];
+    int64_t steps = 1;
+    if (next == t->step) {
+        train_record(t);
+    } else {
+        steps = next - t->step < t->tile_max ? next - t->step : t->tile_max;
+        train_tile(t, steps);
     }
-}
-
-static void step_panel(struct trainer *t, int64_t panel, bool record)
-{
-    const struct train_group *g = &t->group;
-    const int64_t d = g->dimension, batch = g->batch_size, columns = t->width * d;
-    const bool last = t->step == g->steps;
-    linalg_product(LINALG_PLAIN, batch, columns, d, t->inputs, t->stride, t->panels[panel], d, 0, t->outputs,
-                   t->stride);
-    for (int64_t place = 0; place < t->width; ++place) {
-        struct student *student = &t->students[panel * t->width + place];
-        if (student->run < 0)
-            continue;
-        t->kernels->gate(t->stride, d, t->stride, student->leaving ? 0 : student->factor,
-                         t->teachers[student->teacher].output, t->outputs + place * d * t->stride,
-                         t->residual);
-        if (record && t->fields[RECORD_BATCH_LOSS] != NULL)
-            t->fields[RECORD_BATCH_LOSS][student->run * g->record_count + t->next_record] =
-                t->kernels->dot(batch, t->residual, t->residual) / (double)batch;
-    }
-    if (!last)
-        linalg_product(LINALG_TRANSPOSED, d, columns, batch, t->inputs, t->stride, t->outputs, t->stride, 1,
-                       t->panels[panel], d);
-}
-
-static void one_step(struct trainer *t)
-{
-    const struct train_group *g = &t->group;
-    const int64_t slots = t->panel_count * t->width;
-    const bool record = t->next_record < g->record_count && t->record_steps[t->next_record] == t->step;
-    const bool last = t->step == g->steps;
-    if (record || last || t->step % t->check_interval == 0 || t->step == g->steps - g->steps / 4)
-        for (int64_t slot = 0; slot < slots; ++slot)
-            if (t->students[slot].run >= 0)
-                check(t, slot, record);
-    /* At a record even those that end here take part in the forward pass, for their batch_loss. */
-    if (!record)
-        remove_leaving(t);
-    if (t->active == 0)
-        return;
-    draw_batch(t);
-    for (int64_t panel = 0; panel < t->panel_count; ++panel)
-        if (t->panel_active[panel] > 0)
-            step_panel(t, panel, record);
-    if (record) {
-        ++t->next_record;
-        remove_leaving(t);
-    }
-    t->steps_behind += (double)t->active;
-    ++t->step;
+    if (t->has_gaps)
+        fill_gaps(t);
+    t->steps_behind += (double)(t->active * steps);
+    t->step += steps;
 }
 
 bool trainer_advance(struct trainer *t, double seconds)
@@ -489,7 +592,7 @@ bool trainer_advance(struct trainer *t, double seconds)
     t->clock = stopwatch_now();
     const double end = t->clock + seconds;
     while (t->active > 0) {
-        one_step(t);
+        train_some(t);
         if (stopwatch_now() >= end)
             break;
     }
@@ -532,9 +635,4 @@ void trainer_teacher(const struct trainer *t, int64_t run, double *ret)
 {
     weights_as_rows(t->group.dimension, t->teachers[teacher_of(t, t->runs[run].teacher_norm)].columns, 1,
                     ret);
-}
-
-bool trainer_compacts(const struct trainer *t)
-{
-    return t->compacts;
 }

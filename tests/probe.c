@@ -3,15 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sgdmap/grid.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
 #include "sgdmap/rng.h"
-#include "sgdmap/stopwatch.h"
 #include "sgdmap/train.h"
 
-int probe_setup(int narrow);
+void probe_setup(void);
 const char *probe_family(void);
 int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int purpose,
                   int64_t step, int64_t count, double *ret);
@@ -22,14 +20,13 @@ int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teac
 int probe_landscape(const char *isa, int64_t dimension, const double *teacher, const double *student,
                     double *values, double *gradient);
 double probe_spectral_norm(int64_t dimension, const double *a);
-int probe_train(const char *isa, const int64_t *integers, double tolerance, const int64_t *slots,
-                const double *reals, const int64_t *links, double slice, double *fields, int64_t *outcomes,
-                double *finals, double *students, int64_t *compacts);
+int probe_train(const char *isa, const int64_t *integers, double tolerance, const double *reals,
+                const int64_t *links, double slice, double *fields, int64_t *outcomes, double *finals,
+                double *students);
 
-int probe_setup(int narrow)
+void probe_setup(void)
 {
-    linalg_setup(narrow ? LINALG_NARROW : LINALG_WIDE);
-    return 0;
+    linalg_setup();
 }
 
 const char *probe_family(void)
@@ -112,13 +109,13 @@ double probe_spectral_norm(int64_t dimension, const double *a)
     return norm;
 }
 
-/* integers: dimension, batch, seed, replicate, steps, record_count, run_count. reals [runs][3]: step_size,
+/* integers: dimension, batch, seed, replicate, steps, record_count, run_count, in_lanes. reals [runs][3]: step_size,
  * init_scale, teacher_norm. fields [RECORD_FIELD_COUNT][runs][records]; outcomes [runs][4]: outcome,
  * steps_done, converged_step, phase2_step; finals [runs][3]: final_error, final_loss, wall_time; students
  * [runs][d][d] rows. */
-int probe_train(const char *isa, const int64_t *integers, double tolerance, const int64_t *slots,
-                const double *reals, const int64_t *links, double slice, double *fields, int64_t *outcomes,
-                double *finals, double *students, int64_t *compacts)
+int probe_train(const char *isa, const int64_t *integers, double tolerance, const double *reals,
+                const int64_t *links, double slice, double *fields, int64_t *outcomes, double *finals,
+                double *students)
 {
     const int64_t d = integers[0], runs = integers[6], records = integers[5];
     struct train_run *list = calloc((size_t)runs, sizeof *list);
@@ -127,8 +124,7 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
     int code = list == NULL || steps == NULL;
     if (!code) {
         for (int64_t r = 0; r < runs; ++r)
-            list[r] = (struct train_run){.slot = slots[r],
-                                         .step_size = reals[3 * r],
+            list[r] = (struct train_run){.step_size = reals[3 * r],
                                          .init_scale = reals[3 * r + 1],
                                          .teacher_norm = reals[3 * r + 2],
                                          .link = (enum link_kind)links[r]};
@@ -136,6 +132,7 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
         struct train_group group = {.dimension = d,
                                     .batch_size = integers[1],
                                     .input = INPUT_GAUSSIAN,
+                                    .in_lanes = integers[7] != 0,
                                     .seed = (uint64_t)integers[2],
                                     .replicate = integers[3],
                                     .steps = integers[4],
@@ -164,85 +161,9 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
             finals[3 * r + 2] = result->wall_time;
             trainer_student(trainer, r, students + r * d * d);
         }
-        *compacts = trainer_compacts(trainer);
     }
     trainer_free(trainer);
     free(list);
     free(steps);
     return code;
-}
-
-/* -- For benchmarks -------------------------------------------------------------------------------- */
-
-struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs);
-double probe_bench_steps(struct trainer *trainer, int64_t steps);
-double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int64_t steps);
-void probe_bench_free(struct trainer *trainer);
-
-/* A group of which no run ends and that has taken its first record. NULL if memory is short. */
-struct trainer *probe_bench_new(int64_t dimension, int64_t batch, int64_t runs)
-{
-    struct train_run *list = calloc((size_t)runs, sizeof *list);
-    const int64_t steps[] = {0, INT64_C(1000000000000)};
-    if (list == NULL)
-        return NULL;
-    for (int64_t r = 0; r < runs; ++r)
-        list[r] = (struct train_run){.slot = r, .step_size = 1e-9, .init_scale = 1, .teacher_norm = 0.5};
-    struct train_group group = {.dimension = dimension,
-                                .batch_size = batch,
-                                .input = INPUT_GAUSSIAN,
-                                .seed = 1,
-                                .steps = steps[1],
-                                .tolerance = 1e-12,
-                                .record_count = 2,
-                                .record_steps = steps,
-                                .fields = 1u << RECORD_ERROR,
-                                .run_count = runs,
-                                .runs = list};
-    struct trainer *trainer = NULL;
-    if (trainer_new(kernels_select(NULL), &group, &trainer, NULL) != 0)
-        trainer = NULL;
-    else
-        trainer_advance(trainer, 0);
-    free(list);
-    return trainer;
-}
-
-/* Seconds of so many steps of the group. */
-double probe_bench_steps(struct trainer *trainer, int64_t steps)
-{
-    double start = stopwatch_now();
-    for (int64_t i = 0; i < steps; ++i)
-        trainer_advance(trainer, 0);
-    return stopwatch_now() - start;
-}
-
-/* Seconds of the two products of so many steps alone, panel by panel as in training. */
-double probe_bench_products(int64_t dimension, int64_t batch, int64_t runs, int64_t steps)
-{
-    const int64_t width = panel_width(dimension, batch), columns = width * dimension;
-    const int64_t panels = (runs + width - 1) / width;
-    double *x = linalg_new(batch * dimension), *a = linalg_new(panels * columns * dimension);
-    double *z = linalg_new(batch * columns), start = 0;
-    if (x != NULL && a != NULL && z != NULL) {
-        start = stopwatch_now();
-        for (int64_t i = 0; i < steps; ++i)
-            for (int64_t p = 0; p < panels; ++p) {
-                double *panel = a + p * columns * dimension;
-                linalg_product(LINALG_PLAIN, batch, columns, dimension, x, batch, panel, dimension, 0, z,
-                               batch);
-                linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel,
-                               dimension);
-            }
-        start = stopwatch_now() - start;
-    }
-    free(x);
-    free(a);
-    free(z);
-    return start;
-}
-
-void probe_bench_free(struct trainer *trainer)
-{
-    trainer_free(trainer);
 }

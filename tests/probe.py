@@ -18,7 +18,7 @@ INPUT, TEACHER, INITIAL = 0, 16, 17
 _library = ctypes.CDLL(os.environ["SGDMAP_PROBE"])
 _library.probe_family.restype = ctypes.c_char_p
 _library.probe_spectral_norm.restype = ctypes.c_double
-_library.probe_setup(int(os.environ.get("SGDMAP_PROBE_NARROW", "0")))
+_library.probe_setup()
 
 
 def _pointer(array):
@@ -95,25 +95,23 @@ class Run:
     init_scale: float = 0.0
     teacher_norm: float = 1.0
     link: int = IDENTITY
-    slot: int = -1
 
 
-def train(runs, dimension, batch, steps, records, tolerance=1e-3, seed=1, replicate=0, slice=1e9, isa=None):
+def train(runs, dimension, batch, steps, records, tolerance=1e-3, seed=1, replicate=0, slice=1e9, isa=None, in_lanes=True):
     """Trains a group. Returns (fields {name: [run][record]}, outcomes [run][outcome, steps_done, converged_step,
-    phase2_step], finals [run][final_error, final_loss, wall_time], students [run][d][d] W, compacts)."""
+    phase2_step], finals [run][final_error, final_loss, wall_time], students [run][d][d] W)."""
     count = len(runs)
-    integers = np.array([dimension, batch, seed, replicate, steps, records, count], dtype=np.int64)
-    slots = np.array([i if run.slot < 0 else run.slot for i, run in enumerate(runs)], dtype=np.int64)
+    integers = np.array([dimension, batch, seed, replicate, steps, records, count, in_lanes], dtype=np.int64)
     reals = np.array([[run.step_size, run.init_scale, run.teacher_norm] for run in runs])
     links = np.array([run.link for run in runs], dtype=np.int64)
     fields = np.empty((len(FIELDS), count, records))
     outcomes, finals = np.empty((count, 4), dtype=np.int64), np.empty((count, 3))
-    students, compacts = np.empty((count, dimension, dimension)), np.empty(1, dtype=np.int64)
+    students = np.empty((count, dimension, dimension))
     assert (
         _library.probe_train(
-            _isa(isa), _pointer(integers), ctypes.c_double(tolerance), _pointer(slots), _pointer(reals), _pointer(links),
-            ctypes.c_double(slice), _pointer(fields), _pointer(outcomes), _pointer(finals), _pointer(students), _pointer(compacts),
+            _isa(isa), _pointer(integers), ctypes.c_double(tolerance), _pointer(reals), _pointer(links),
+            ctypes.c_double(slice), _pointer(fields), _pointer(outcomes), _pointer(finals), _pointer(students),
         )
         == 0
     )
-    return dict(zip(FIELDS, fields)), outcomes, finals, students, bool(compacts[0])
+    return dict(zip(FIELDS, fields)), outcomes, finals, students

@@ -21,7 +21,7 @@ static double *teacher, *student;
 static int setup(void **state)
 {
     (void)state;
-    linalg_setup(LINALG_WIDE);
+    linalg_setup();
     kernels = kernels_select(NULL);
     teacher = linalg_new(rng_padded(D * D));
     student = linalg_new(rng_padded(D * D));

@@ -22,7 +22,7 @@ static double *normals(int64_t count, int64_t replicate)
 static int setup(void **state)
 {
     (void)state;
-    linalg_setup(LINALG_WIDE);
+    linalg_setup();
     return 0;
 }
 

@@ -9,7 +9,6 @@
 
 #include <cmocka.h>
 
-#include "sgdmap/grid.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/train.h"
 
@@ -21,23 +20,23 @@ static struct train_run runs[RUNS];
 static int setup(void **state)
 {
     (void)state;
-    linalg_setup(LINALG_WIDE);
+    linalg_setup();
     record_steps(STEPS, RECORDS, steps_of_records);
     for (int r = 0; r < RUNS; ++r) /* from nothing happens over converges to explodes */
-        runs[r] = (struct train_run){.slot = r,
-                                     .step_size = pow(10, -4 + 5.0 * r / RUNS),
+        runs[r] = (struct train_run){.step_size = pow(10, -4 + 5.0 * r / RUNS),
                                      .init_scale = r % 3 * 0.2,
                                      .teacher_norm = r % 2 == 0 ? 0.1 : 0.4,
                                      .link = r % 5 == 0 ? LINK_NONE : LINK_IDENTITY};
     return 0;
 }
 
-static struct trainer *train(int64_t dimension, int64_t batch, const struct train_run *list, int64_t count,
-                             double slice)
+static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, const struct train_run *list,
+                             int64_t count, double slice)
 {
     const struct train_group group = {.dimension = dimension,
                                       .batch_size = batch,
                                       .input = INPUT_GAUSSIAN,
+                                      .in_lanes = in_lanes,
                                       .seed = 7,
                                       .replicate = 2,
                                       .steps = STEPS,
@@ -85,21 +84,21 @@ static void assert_same_run(const struct trainer *a, int64_t in_a, const struct 
 static void a_run_does_not_see_its_neighbours(void **state)
 {
     (void)state;
-    const int64_t shapes[][3] = {{1, 3, 90}, {6, 1, 80}, {10, 16, 90}, {33, 20, 30}, {150, 9, 5}};
-    for (size_t shape = 0; shape < sizeof shapes / sizeof *shapes; ++shape) {
-        const int64_t d = shapes[shape][0], batch = shapes[shape][1], count = shapes[shape][2];
+    const int64_t shapes[][3] = {{1, 3, 90},   {6, 1, 80},    {10, 16, 90},
+                                 {33, 20, 30}, {12, 300, 20}, {150, 9, 5}};
+    for (size_t shape = 0; shape < 2 * sizeof shapes / sizeof *shapes; ++shape) {
+        const bool in_lanes = shape % 2 == 0;
+        const int64_t d = shapes[shape / 2][0], batch = shapes[shape / 2][1], count = shapes[shape / 2][2];
         struct train_run group[RUNS];
-        for (int64_t r = 0; r < count; ++r) {
+        for (int64_t r = 0; r < count; ++r)
             group[r] = runs[r * RUNS / count];
-            group[r].slot = r;
-        }
-        struct trainer *whole = train(d, batch, group, count, 1e9);
+        struct trainer *whole = train(d, batch, in_lanes, group, count, 1e9);
         bool seen[OUTCOME_COUNT] = {false};
         for (int64_t r = 0; r < count; ++r)
             seen[trainer_results(whole)[r].outcome] = true;
         assert_true(seen[OUTCOME_CONVERGED] + seen[OUTCOME_DIVERGED] + seen[OUTCOME_STALLED] > 1);
         for (int64_t r = 0; r < count; r += count / 4) {
-            struct trainer *alone = train(d, batch, &group[r], 1, 0);
+            struct trainer *alone = train(d, batch, in_lanes, &group[r], 1, 0);
             assert_same_run(whole, r, alone, 0, d);
             trainer_free(alone);
         }
@@ -108,7 +107,7 @@ static void a_run_does_not_see_its_neighbours(void **state)
         int64_t chosen = 0;
         for (int64_t r = count - 1; r >= 0; r -= 3)
             some[chosen++] = group[r];
-        struct trainer *part = train(d, batch, some, chosen, 1e-5);
+        struct trainer *part = train(d, batch, in_lanes, some, chosen, 1e-5);
         for (int64_t i = 0; i < chosen; ++i)
             assert_same_run(whole, count - 1 - 3 * i, part, i, d);
         trainer_free(part);
@@ -119,7 +118,7 @@ static void a_run_does_not_see_its_neighbours(void **state)
 static void nothing_is_recorded_after_the_end(void **state)
 {
     (void)state;
-    struct trainer *trainer = train(10, 16, runs, RUNS, 1e9);
+    struct trainer *trainer = train(10, 16, true, runs, RUNS, 1e9);
     double shares = 0;
     for (int64_t r = 0; r < RUNS; ++r) {
         const struct run_result *result = &trainer_results(trainer)[r];

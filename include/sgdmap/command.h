@@ -36,9 +36,6 @@ void command_duration(double seconds, char ret[COMMAND_TEXT_SIZE]);
 /* "1.2 GB" */
 void command_bytes(double bytes, char ret[COMMAND_TEXT_SIZE]);
 
-/* The sweep's cost decides which of BLIS's kernels it is trained with; a function of the config alone. */
-enum linalg_preference command_preference(const struct grid *grid);
-
 /* `sgdmap --version` and the attribute `source`: "sgdmap 0.1.0 (git abc1234, dirty)" */
 const char *command_source(void);
 

@@ -2,14 +2,15 @@
  *
  * Runs are numbered along a fixed nesting, the last axis fastest:
  *     dimension, batch_size, input, replicate | teacher_norm, link, step_size, init_scale
- * What stands before the bar is common to a family; a family is cut into groups of at most group_width() runs that
- * are neighbours. Nothing is stored a run: 10^8 runs cost no memory. */
+ * What stands before the bar is common to a family; a family is cut into groups of runs that are neighbours,
+ * sized by the cost model. Nothing is stored a run: 10^8 runs cost no memory. */
 #ifndef SGDMAP_GRID_H
 #define SGDMAP_GRID_H
 
 #include <stdint.h>
 
 #include "sgdmap/config.h"
+#include "sgdmap/cost.h"
 #include "sgdmap/error.h"
 
 /* One run's setting. */
@@ -30,7 +31,7 @@ struct group {
     int64_t index;
     int64_t first_run;
     int64_t run_count;
-    double cost; /* predicted seconds on the reference core if no run ends early; whole panels */
+    double cost; /* predicted seconds on the reference core if no run ends early */
 };
 
 struct grid {
@@ -40,13 +41,13 @@ struct grid {
     int64_t group_count;
     int64_t block_count; /* (dimension, batch_size) pairs, in run order */
     struct grid_block {
-        int64_t dimension;
-        int64_t batch_size;
+        struct cost_shape shape;
+        int64_t width; /* runs a group at the most */
         int64_t first_run;
         int64_t first_group;
         int64_t family_groups; /* groups a family */
         int64_t family_count;  /* inputs x replicates */
-        double run_cost;       /* predicted seconds a run */
+        double run_cost;       /* predicted seconds a run, in the mean */
     } * blocks;                /* [block_count] */
     int64_t *by_cost;       /* [block_count] indices of blocks, most expensive group first; ties by index */
     int64_t *by_cost_first; /* [block_count] how many groups are handed out before those of by_cost[i] */
@@ -68,19 +69,6 @@ int64_t grid_group_by_cost(const struct grid *grid, int64_t rank);
 int64_t grid_group_of(const struct grid *grid, int64_t run);
 
 double grid_total_cost(const struct grid *grid);
-
-/* The students that stand in one panel, a product's columns: see train.h. And the runs of a group at the most.
- * Both depend on dimension and batch_size alone, so that they cannot depend on the machine or the number of ranks. */
-int64_t panel_width(int64_t dimension, int64_t batch_size);
-int64_t group_width(int64_t dimension, int64_t batch_size);
-
-/* Seconds a run and step on the reference core, records apart, and seconds a record. */
-double cost_step(int64_t dimension, int64_t batch_size);
-double cost_record(int64_t dimension);
-
-/* Bytes that a rank needs at most for a group of this shape with so many different teachers. */
-int64_t group_memory(int64_t dimension, int64_t batch_size, int64_t runs, int64_t teachers,
-                     int64_t record_count);
 
 /* The most that a rank needs for any group of the grid. */
 int64_t grid_memory(const struct grid *grid);

@@ -48,8 +48,49 @@ struct kernels_pairs {
     int64_t careful_count;
 };
 
+/* A step of a block of students that stand side by side in the lanes of a vector, all given the same inputs. */
+struct kernels_step {
+    int64_t dimension, batch;
+    int64_t stride;       /* of inputs: component i of sample n at inputs[i * stride + n] */
+    const double *inputs; /* [d][stride] */
+    const double *target; /* f*(x_n): [batch], or [batch][lanes] where the students' teachers differ */
+    int64_t target_lanes; /* 1 or `lanes` */
+    const double *factor; /* [lanes] -2 eta / B; 0 leaves a student where it is */
+    double *students;     /* [d][d][lanes] A, neuron by neuron */
+    double *workspace;    /* [kernels_step_workspace(d, lanes)] */
+    double *squares;      /* out: [lanes] sum_n r_n^2 before the step */
+};
+
+/* The samples of a batch that are worked on at a time. */
+enum { KERNELS_STEP_SAMPLES = 128 };
+
+static inline int64_t kernels_step_workspace(int64_t dimension, int64_t lanes)
+{
+    return (KERNELS_STEP_SAMPLES * (dimension + 1) + dimension * dimension) * lanes;
+}
+
+struct kernels_fused {
+    int64_t lanes; /* students a block, a power of two up to KERNELS_LANES */
+
+    /* A <- A + factor sum_n x_n r_n 1[z_n > 0]', r_n = sum_j max(z_nj, 0) - target_n, z = X A. What a lane computes
+     * depends on nothing in the others and not on the instruction set, if it has fused multiply-add. */
+    void (*step)(const struct kernels_step *step);
+
+    /* ret[n] = sum_j max(<x_n, column j>, 0), with the bits of a student of these columns. inputs [d][stride], padded
+     * batch <= stride; columns [d][d]. */
+    void (*output)(int64_t dimension, int64_t batch, int64_t stride, const double *inputs,
+                   const double *columns, double *ret);
+
+    /* ret[lane] = sum (A - B)^2, of one teacher's columns [d][d], or of those that model_teacher() makes of a
+     * direction [d][d] and norms [lanes]; with the same bits. */
+    void (*distances)(int64_t dimension, const double *teacher, const double *students, double *ret);
+    void (*distances_by_norm)(int64_t dimension, const double *direction, const double *norms,
+                              const double *students, double *ret);
+};
+
 struct kernels {
     const char *name; /* "avx512", "avx2", "baseline" */
+    const struct kernels_fused *fused;
 
     /* ret[i], i < 16 * chunk_count: the normals of Philox blocks 8 q … 8 q + 7 for q = first_chunk …; lane l
      * of chunk q gives element l (cosine) and 8 + l (sine) of the chunk's sixteen. Counter {block, 0, step
@@ -76,6 +117,11 @@ struct kernels {
     /* y += sum_j x_j a_j, and y_j = <a_j, x>, over `count` columns a_j of padded length n, `n` apart. */
     void (*combine)(int64_t n, int64_t count, const double *a, const double *x, double *y);
     void (*project)(int64_t n, int64_t count, const double *a, const double *x, double *y);
+
+    /* y_j (+)= sum_k x_jk a_k for `columns` columns y_j of padded length n, `n` apart, and x_j, `stride` apart: a product of
+     * small matrices, for which BLIS takes a microsecond to begin. */
+    void (*multiply)(int64_t n, int64_t columns, int64_t count, const double *a, int64_t stride,
+                     const double *x, bool add, double *y);
 };
 
 /* The widest that this CPU can run, or the one named (for tests): NULL if it is unknown or cannot run here.

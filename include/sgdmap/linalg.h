@@ -9,15 +9,9 @@
 #include "sgdmap/error.h"
 #include "sgdmap/kernels.h"
 
-/* Which kernels BLIS is to use. Its families are fixed for a process at its first call. */
-enum linalg_preference {
-    LINALG_WIDE,  /* the CPU's widest vectors: best from dimension 20 or so on */
-    LINALG_NARROW /* 256-bit vectors also where the CPU has 512: best for smaller products */
-};
-
 /* Before any other function here, once a process. Sets BLIS_ARCH_TYPE by what the CPU can do (BLIS 0.9 does
  * not know CPUs that came after it and falls back to unvectorized kernels) unless the user has set it. */
-void linalg_setup(enum linalg_preference preference);
+void linalg_setup(void);
 
 const char *linalg_kernel_family(void); /* "skx", "haswell", …, "generic" */
 bool linalg_is_generic(void);           /* the family in use is BLIS's unvectorized one */

@@ -1,14 +1,12 @@
-/* train: the fused step and the loop over steps, for one run group.
+/* train: the loop over steps, for one run group.
  *
- * The students of a group stand side by side in panels of panel_width(d, B) students, the columns of one
- * matrix. A step is, with X drawn and the teachers' outputs computed once for all: Z = X A, the gate M = -(2
- * eta/B) r 1[Z > 0], and A <- A + X'M, panel by panel, so that Z stays in the cache.
+ * The students of a group share the inputs X, and those of one teacher its outputs. They stand in blocks: side by side in
+ * the lanes of a vector (in_lanes), where a step is one fused kernel (kernels.h), or one to a block, where it is two
+ * products of BLIS with the gate between: Z = X A, M = -(2 eta/B) r 1[Z > 0], A <- A + X'M. Inputs are drawn for a tile
+ * of steps at once, and each block takes the tile's steps before the next block does.
  *
- * What a run computes depends on its setting and on its slot, the place in its group, never on its
- * neighbours. Every product is made with the same shape whatever stands in the other slots, and a column of a
- * product depends on no other column. Runs that end leave at once: an empty panel is skipped, and where all
- * columns of a product of this shape are found to be computed alike (trainer_new tries), the students behind
- * move up, so that no slot is computed empty. */
+ * What a run computes depends on its setting and on in_lanes, never on which other runs are in the group, on its place
+ * among them or on how the work is cut into calls. Runs that end leave at once, and the last ones take their places. */
 #ifndef SGDMAP_TRAIN_H
 #define SGDMAP_TRAIN_H
 
@@ -22,7 +20,6 @@
 
 /* One run of the group. */
 struct train_run {
-    int64_t slot; /* its place in the whole group, whichever of the group's runs are trained; distinct */
     double step_size;
     double init_scale;
     double teacher_norm;
@@ -33,6 +30,7 @@ struct train_group {
     int64_t dimension;
     int64_t batch_size;
     enum input_kind input;
+    bool in_lanes; /* students_in_lanes() of grid.h says which is faster */
     uint64_t seed;
     int64_t replicate;
     int64_t steps;
@@ -66,9 +64,5 @@ const struct run_result *trainer_results(const struct trainer *trainer); /* [run
 /* W or W* of a run as rows: ret [d][d], row i column j, W_ij the weight from input i to neuron j. */
 void trainer_student(const struct trainer *trainer, int64_t run, double *ret);
 void trainer_teacher(const struct trainer *trainer, int64_t run, double *ret);
-
-/* For tests: whether students that stay move into the slots of those that left; true only if trainer_new
- * found that it changes no bit. */
-bool trainer_compacts(const struct trainer *trainer);
 
 #endif

@@ -1,0 +1,100 @@
+#include "sgdmap/cost.h"
+
+#include <math.h>
+
+#include "sgdmap/kernels.h"
+
+/* Measured by tests/bench/compare. */
+static const double LANES_RATE = 127e9;  /* flop/s of large fused steps */
+static const double LANES_HALF_D = 3.0;  /* the dimension at which they reach half of it */
+static const double LANES_PASS = 0.1e-9; /* s an entry of A, whatever the batch: its way through the caches */
+static const double BLIS_RATE = 115e9;   /* flop/s of large products */
+static const double BLIS_HALF_D = 30.0;  /* the dimension at which they reach half of it */
+static const double BLIS_HALF_BATCH = 16.0;   /* the batch size at which they do */
+static const double GATE_TIME = 0.25e-9;      /* s an element of Z: ReLU, its mask, the residual */
+static const double BLIS_OVERHEAD = 0.5e-6;   /* s a step */
+static const double SHARED_RATE = 85e9;       /* flop/s of a teacher's output */
+static const double GAUSSIAN_TIME = 2.8e-9;   /* s a normal */
+static const double RECORD_RATE = 50e9;       /* flop/s of a record's products, 10 d^3 flop */
+static const double RECORD_PAIR_TIME = 16e-9; /* s a pair of neurons: eight passes over d^2 angles at 2 ns */
+static const double RECORD_OVERHEAD = 2e-6;   /* s a record */
+static const double GROUP_OVERHEAD = 100e-6;  /* s a group: what precedes its first step */
+static const int64_t LIBRARY_MEMORY = 64 << 20; /* bytes: BLIS's packing buffers, MPI, HDF5 */
+
+/* The most that is in lanes: beyond, BLIS's blocking for the caches wins. And the fewest: lanes that stay empty are
+ * computed too, which only at small dimensions is still faster than BLIS. */
+enum { LANES_DIMENSION_MAX = 256, LANES_RUNS_MIN = 4, LANES_ALWAYS_DIMENSION = 24 };
+
+enum { WIDTH_MAX = 256 };
+
+bool cost_in_lanes(int64_t dimension, int64_t family_runs)
+{
+    return dimension <= LANES_ALWAYS_DIMENSION ||
+           (dimension <= LANES_DIMENSION_MAX && family_runs >= LANES_RUNS_MIN);
+}
+
+int64_t cost_unit(bool in_lanes)
+{
+    return in_lanes ? KERNELS_LANES : 1;
+}
+
+static int64_t whole_units(int64_t runs, bool in_lanes)
+{
+    const int64_t unit = cost_unit(in_lanes);
+    return (runs + unit - 1) / unit * unit;
+}
+
+/* Seconds a sample of what a group's runs share. */
+static double shared_time(int64_t dimension, int64_t teachers)
+{
+    const double d = (double)dimension;
+    return d * GAUSSIAN_TIME + (double)teachers * 2 * d * d / SHARED_RATE;
+}
+
+int64_t cost_width(int64_t dimension, bool in_lanes, double share)
+{
+    const double own = cost_step(dimension, 64, in_lanes) / 64;
+    const double width = ceil(shared_time(dimension, 1) / (share * own));
+    return width > WIDTH_MAX ? WIDTH_MAX : whole_units((int64_t)width, in_lanes);
+}
+
+double cost_step(int64_t dimension, int64_t batch_size, bool in_lanes)
+{
+    const double d = (double)dimension, b = (double)batch_size, flop = 4 * b * d * d;
+    if (in_lanes)
+        return flop / LANES_RATE * (1 + LANES_HALF_D / d) + d * d * LANES_PASS;
+    return flop / BLIS_RATE * (1 + BLIS_HALF_D / d) * (1 + BLIS_HALF_BATCH / b) + b * d * GATE_TIME +
+           BLIS_OVERHEAD;
+}
+
+double cost_record(int64_t dimension)
+{
+    const double d = (double)dimension;
+    return 10 * d * d * d / RECORD_RATE + d * d * RECORD_PAIR_TIME + RECORD_OVERHEAD;
+}
+
+double cost_group(const struct cost_shape *shape, int64_t runs, int64_t teachers)
+{
+    const double own = cost_step(shape->dimension, shape->batch_size, shape->in_lanes);
+    const double shared = shared_time(shape->dimension, teachers) * (double)shape->batch_size;
+    return GROUP_OVERHEAD +
+           (double)shape->steps * (shared + own * (double)whole_units(runs, shape->in_lanes)) +
+           (double)runs * (double)shape->records * cost_record(shape->dimension);
+}
+
+/* The arrays of train.c and landscape.c, and the rows of weights on their way to the file. */
+int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teachers)
+{
+    const int64_t d = shape->dimension, matrix = d * (d + 8), lanes = cost_unit(shape->in_lanes);
+    const int64_t weights =
+        (whole_units(runs, shape->in_lanes) + 3 * runs) * matrix; /* in training, at the end, and two
+                                                                                         to be written */
+    const int64_t landscapes = teachers * 13 * matrix;
+    const int64_t samples = shape->in_lanes ? KERNELS_STEP_SAMPLES : shape->batch_size + 8;
+    const int64_t workspace = samples * (d + 1) * lanes + matrix * lanes;
+    const int64_t inputs = 2 * d * (shape->batch_size + 8) + 64 * 1024 + shape->batch_size * lanes;
+    const int64_t spectral = matrix + 164 * (d + 8);
+    const int64_t records = runs * shape->records * 10; /* the fields, and two for the phases */
+    const int64_t reals = weights + landscapes + workspace + inputs + spectral + 4 * matrix + records;
+    return reals * (int64_t)sizeof(double) + LIBRARY_MEMORY;
+}

@@ -150,11 +150,14 @@ double *linalg_new(int64_t count)
 /* Steps between restarts: the memory is this many vectors. */
 enum { LANCZOS_STEPS = 160, LANCZOS_FIRST_CHECK = 24, LANCZOS_CHECK = 8, LANCZOS_RESTARTS = 64 };
 
+/* Up to this dimension a'a is formed: a product of small matrices, and one instead of two for each step. */
+enum { LANCZOS_GRAM_DIMENSION = 64 };
+
 /* Columns are padded to whole vectors with zeros, here and in the basis: no loop has a rest. */
 int64_t linalg_spectral_workspace(int64_t dimension)
 {
     const int64_t n = kernels_padded(dimension);
-    return n * (n + (dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS) + 4);
+    return n * ((dimension <= LANCZOS_GRAM_DIMENSION ? 3 : 1) * n + (dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS) + 4);
 }
 
 /* An estimate of the largest eigenvalue: Laguerre's iteration on the characteristic polynomial p from above all
@@ -287,7 +290,9 @@ double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, co
 {
     const int64_t d = dimension, n = kernels_padded(d);
     const int64_t steps = d < LANCZOS_STEPS ? d : LANCZOS_STEPS;
-    double *columns = workspace, *basis = columns + n * n, *t = basis + n * steps, *next = t + n;
+    const bool small = d <= LANCZOS_GRAM_DIMENSION;
+    double *columns = workspace, *rows = columns + n * n, *gram = rows + n * n;
+    double *basis = small ? gram + n * n : rows, *t = basis + n * steps, *next = t + n;
     double *ritz = next + n, *coefficients = ritz + n;
     double alpha[LANCZOS_STEPS], beta[LANCZOS_STEPS], s[LANCZOS_STEPS];
     double top = 0;
@@ -295,6 +300,13 @@ double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, co
     const double unit = scaled_copy(d, a, lda, n, columns);
     if (!(unit > 0))
         return unit;
+    if (small) {
+        memset(rows, 0, (size_t)(n * d) * sizeof *rows);
+        for (int64_t j = 0; j < d; ++j)
+            for (int64_t i = 0; i < d; ++i)
+                rows[i * n + j] = columns[j * n + i];
+        kernels->multiply(n, d, d, rows, n, columns, false, gram);
+    }
     /* Any vector that no structure of `a` is orthogonal to: the fractional parts of multiples of the golden ratio. */
     memset(ritz, 0, (size_t)n * sizeof *ritz);
     for (int64_t i = 0; i < d; ++i)
@@ -307,8 +319,12 @@ double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, co
         while (true) {
             memset(t, 0, (size_t)n * sizeof *t);
             memset(next, 0, (size_t)n * sizeof *next);
-            kernels->combine(n, d, columns, basis + m * n, t);
-            kernels->project(n, d, columns, t, next);
+            if (small) {
+                kernels->combine(n, d, gram, basis + m * n, next);
+            } else {
+                kernels->combine(n, d, columns, basis + m * n, t);
+                kernels->project(n, d, columns, t, next);
+            }
             alpha[m] = kernels->dot(n, basis + m * n, next);
             orthogonalize(kernels, n, m + 1, basis, next, coefficients);
             beta[m] = sqrt(kernels->dot(n, next, next));

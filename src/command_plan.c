@@ -6,9 +6,10 @@
 
 #include "sgdmap/command.h"
 #include "sgdmap/kernels.h"
-#include "sgdmap/stopwatch.h"
+#include "sgdmap/linalg.h"
+#include "sgdmap/simulate.h"
 #include "sgdmap/store.h"
-#include "sgdmap/task.h"
+#include "sgdmap/train.h"
 
 static void usage(void)
 {
@@ -46,67 +47,67 @@ static void print_axes(const struct config *config)
     printf("  %-14s %6lld\n", "replicates", (long long)config->replicates);
 }
 
-/* Trains the first groups of each block for a while: this core's seconds a predicted second, by block. */
+/* Seconds a predicted second, measured for about `budget` seconds on a group of the block's shape whose step sizes are next to
+ * nothing, so that no run ends. NaN if a step and a record take longer than that. */
+static int measure_block(const struct config *config, const struct grid_block *block, double budget,
+                         double *ret, struct error *err)
+{
+    const struct cost_shape *shape = &block->shape;
+    const int64_t steps[] = {0, INT64_C(1)
+                                    << 40}; /* the first gives a record's time, and the last is far away */
+    const double predicted =
+        cost_step(shape->dimension, shape->batch_size, shape->in_lanes) + cost_record(shape->dimension);
+    const int64_t least = cost_unit(shape->in_lanes);
+    const int64_t runs = predicted * (double)block->width < budget / 4 ? block->width : least;
+    *ret = NAN;
+    if (predicted * (double)runs > budget)
+        return 0;
+    struct train_run *list = calloc((size_t)runs, sizeof *list);
+    if (list == NULL)
+        return error_set(err, ERROR_MEMORY, "plan: --calibrate: out of memory");
+    for (int64_t r = 0; r < runs; ++r)
+        list[r] = (struct train_run){.step_size = 1e-12, .init_scale = 1, .teacher_norm = 1};
+    const struct train_group group = {.dimension = shape->dimension,
+                                      .batch_size = shape->batch_size,
+                                      .in_lanes = shape->in_lanes,
+                                      .steps = steps[1],
+                                      .record_count = 2,
+                                      .record_steps = steps,
+                                      .fields = config->fields,
+                                      .run_count = runs,
+                                      .runs = list};
+    struct trainer *trainer = NULL;
+    int code = trainer_new(kernels_select(NULL), &group, &trainer, err);
+    if (code == 0) {
+        trainer_advance(trainer, budget / 4);
+        const struct trainer_times before = trainer_times(trainer);
+        const double done = trainer_progress(trainer).done;
+        trainer_advance(trainer, 3 * budget / 4);
+        const double time = trainer_times(trainer).all - before.all;
+        const double measured = (trainer_progress(trainer).done - done) * (double)steps[1]; /* steps */
+        if (measured > 0)
+            *ret = ((double)shape->steps * time / measured + (double)shape->records * before.diagnostics) /
+                   cost_group(shape, runs, 1);
+    }
+    trainer_free(trainer);
+    free(list);
+    return code;
+}
+
+/* Some blocks, evenly spread; the others, and those whose step takes too long, are taken for like the one before. */
 static int calibrate(const struct config *config, const struct grid *grid, double *factors, struct error *err)
 {
     enum { MEASURED_MAX = 8 };
+    static const double SECONDS = 1.9;
     linalg_setup();
     const int64_t measured = grid->block_count < MEASURED_MAX ? grid->block_count : MEASURED_MAX;
-    const double budget = 2.0 / (double)measured;
+    double last = 1;
     for (int64_t b = 0; b < grid->block_count; ++b) {
-        /* Of many blocks some, evenly spread; the others are taken for like the one before. */
-        if (b > 0 && b * measured / grid->block_count == (b - 1) * measured / grid->block_count) {
-            factors[b] = factors[b - 1];
-            continue;
-        }
-        struct task task;
-        int code =
-            task_init(kernels_select(NULL), config, grid, grid->blocks[b].first_group, NULL, &task, err);
-        if (code == 0) {
-            /* Records stand close in the first steps; what comes later is what most of a run is like. */
-            trainer_advance(task.trainer, budget / 4);
-            const double before = trainer_progress(task.trainer), start = stopwatch_now();
-            trainer_advance(task.trainer, 3 * budget / 4);
-            const double progress = trainer_progress(task.trainer) - before, time = stopwatch_now() - start;
-            factors[b] = progress > 0 ? time / (progress * task.group.cost) : 1;
-        }
-        task_done(&task);
-        TRY(code);
+        double factor = NAN;
+        if (b == 0 || b * measured / grid->block_count != (b - 1) * measured / grid->block_count)
+            TRY(measure_block(config, &grid->blocks[b], SECONDS / (double)measured, &factor, err));
+        last = factors[b] = isnan(factor) ? last : factor;
     }
-    return 0;
-}
-
-/* The time at which the last of `ranks` ends if each takes the next most expensive group as it is free: a
- * heap of the ranks' ends. Groups of one block cost the same, so that whole rounds of all ranks are taken at
- * once. */
-static int simulate(const struct grid *grid, const double *factors, int64_t ranks, double *ret,
-                    struct error *err)
-{
-    double *ends = calloc((size_t)ranks, sizeof *ends);
-    if (ends == NULL)
-        return error_set(err, ERROR_MEMORY, "plan: --ranks: out of memory for %lld ranks", (long long)ranks);
-    int64_t i = 0; /* into the blocks by cost */
-    for (int64_t g = 0; g < grid->group_count; ++g) {
-        struct group group;
-        grid_group(grid, grid_group_by_cost(grid, g), &group);
-        while (i + 1 < grid->block_count && grid->by_cost_first[i + 1] <= g)
-            ++i;
-        const int64_t block = grid->by_cost[i];
-        double end = ends[0] + group.cost * factors[block];
-        int64_t at = 0;
-        for (int64_t child; (child = 2 * at + 1) < ranks; at = child) {
-            if (child + 1 < ranks && ends[child + 1] < ends[child])
-                ++child;
-            if (ends[child] >= end)
-                break;
-            ends[at] = ends[child];
-        }
-        ends[at] = end;
-    }
-    *ret = 0;
-    for (int64_t r = 0; r < ranks; ++r)
-        *ret = fmax(*ret, ends[r]);
-    free(ends);
     return 0;
 }
 
@@ -139,13 +140,15 @@ static int plan(const struct config *config, const struct grid *grid, int64_t ra
         printf("size of the file   %s\n", bytes);
     }
     if (code == 0 && ranks > 0) {
-        double wall = 0;
+        struct simulate_result result;
         char time[COMMAND_TEXT_SIZE];
-        code = simulate(grid, factors, ranks, &wall, err);
+        code = simulate_sweep(grid, factors, ranks, &simulate_defaults, &result, err);
         if (code == 0) {
-            command_duration(wall, time);
-            printf("on %lld rank%s        %s, parallel efficiency %.1f %%\n", (long long)ranks,
-                   ranks == 1 ? " " : "s", time, 100 * cost / (wall * (double)ranks));
+            command_duration(result.wall, time);
+            printf("on %lld rank%s        %s, parallel efficiency %.1f %%; rank 0 spends %.2g %% of its time "
+                   "on messages\n",
+                   (long long)ranks, ranks == 1 ? " " : "s", time, 100 * result.efficiency,
+                   100 * result.master);
         }
     }
     free(factors);

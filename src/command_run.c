@@ -232,18 +232,69 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
     return store_open(arguments->output, config, grid, &provenance, MPI_COMM_WORLD, ret, err);
 }
 
+static int compare_reals(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Every rank's share of the time without work; of very many ranks the distribution. */
+static void print_waiting(const struct sweep_times *times, int ranks)
+{
+    enum { LISTED_MAX = 128, COLUMNS = 8 };
+    double *shares = malloc((size_t)ranks * sizeof *shares);
+    if (shares == NULL)
+        return;
+    int longest = 0;
+    for (int r = 0; r < ranks; ++r) {
+        shares[r] = 100 * times[r].waiting / times[r].all;
+        if (shares[r] > shares[longest])
+            longest = r;
+    }
+    if (ranks <= LISTED_MAX) {
+        for (int r = 0; r < ranks; ++r)
+            printf("%s%s rank %d %.1f %%", r == 0 ? "  waiting: " : ",",
+                   r > 0 && r % COLUMNS == 0 ? "\n           " : "", r, shares[r]);
+        putchar('\n');
+    } else {
+        const double most = shares[longest];
+        qsort(shares, (size_t)ranks, sizeof *shares, compare_reals);
+        printf("  waiting: a tenth of the ranks below %.1f %%, half below %.1f %%, nine tenths below %.1f "
+               "%%, longest "
+               "rank %d %.1f %%\n",
+               shares[ranks / 10], shares[ranks / 2], shares[ranks - 1 - ranks / 10], longest, most);
+    }
+    free(shares);
+}
+
 static void print_summary(const struct run_arguments *arguments, const struct sweep_summary *summary)
 {
     const struct sweep_progress *p = &summary->progress;
     char time[COMMAND_TEXT_SIZE];
     command_duration(p->elapsed, time);
     if (p->trained > 0)
-        printf("%lld runs trained in %s, %.1f a second; ranks waited %.1f %% of the time (rank %d longest, "
-               "%.1f %%), "
-               "writing took %.1f %%\n",
-               (long long)p->trained, time, p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0,
-               100 * summary->idle_mean, summary->idle_worst_rank, 100 * summary->idle_worst,
-               100 * summary->write_mean);
+        printf("%lld runs trained in %s, %.1f a second\n", (long long)p->trained, time,
+               p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0);
+    if (p->trained > 0 && summary->times != NULL) {
+        struct sweep_times all = {0};
+        for (int r = 0; r < p->ranks; ++r) {
+            const struct sweep_times *times = &summary->times[r];
+            all.all += times->all;
+            all.steps += times->steps;
+            all.inputs += times->inputs;
+            all.diagnostics += times->diagnostics;
+            all.writing += times->writing;
+            all.waiting += times->waiting;
+        }
+        const double unit = all.all / 100;
+        printf("  steps %.1f %%, inputs %.1f %%, diagnostics %.1f %%, writing %.1f %%, waiting %.1f %%, the "
+               "rest %.1f %%\n",
+               all.steps / unit, all.inputs / unit, all.diagnostics / unit, all.writing / unit,
+               all.waiting / unit,
+               (all.all - all.steps - all.inputs - all.diagnostics - all.writing - all.waiting) / unit);
+        if (p->ranks > 1)
+            print_waiting(summary->times, p->ranks);
+    }
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         if (p->outcomes[o] > 0)
             printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)p->outcomes[o],
@@ -375,6 +426,7 @@ int command_run(int argc, char **argv)
         if (code != 0)
             command_fail(&err);
     }
+    free(summary.times);
     int failed = summary.progress.outcomes[OUTCOME_FAILED] > 0;
     MPI_Bcast(&failed, 1, MPI_INT, 0, MPI_COMM_WORLD);
     if (status == 0 && failed)

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+__extension__ typedef __int128 wide; /* a product of two numbers of groups */
+
 /* A double, and the file's run ids in every language, count exactly to 2^53. */
 static const int64_t RUN_COUNT_MAX = INT64_C(1) << 53;
 
@@ -120,20 +122,48 @@ static double family_cost(const struct grid *grid, const struct grid_block *bloc
            group_cost(grid, block, last);
 }
 
-/* Groups share what is common best when they are large, but a sweep of few groups leaves ranks idle at its end. */
+/* Groups share what is common best when they are large, but few or long groups leave ranks idle at the sweep's end. */
 static void choose_width(const struct grid *grid, struct grid_block *block, double total)
 {
-    static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128;
+    static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128, LONGEST = 300;
+    const double most = fmin(total / GROUPS, LONGEST);
     const bool in_lanes = block->shape.in_lanes;
     const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST);
     block->width = cost_width(block->shape.dimension, in_lanes, SHARE_IDEAL);
-    while (block->width > least && group_cost(grid, block, block->width) > total / GROUPS)
+    while (block->width > least && group_cost(grid, block, block->width) > most)
         block->width -= cost_unit(in_lanes);
 }
 
-/* Fills by_cost and by_cost_first. */
-static int rank_blocks(struct grid *grid, struct error *err)
+/* Coprime to `count` and near the golden section of it: the multiples, modulo count, visit all and are spread evenly at any
+ * time. */
+static int64_t spread_stride(int64_t count)
 {
+    int64_t stride = (int64_t)(0.6180339887498949 * (double)count);
+    for (;; ++stride) {
+        int64_t a = count, b = stride > 0 ? stride : 1;
+        while (b != 0) {
+            const int64_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1)
+            return stride > 0 ? stride : 1;
+    }
+}
+
+/* How many groups of a block show what it is like: one in fifty, or a few if they are cheap beside the sweep. */
+static int64_t pilot_count(const struct grid *grid, int64_t count, double cost, double total)
+{
+    static const double SHARE = 0.25, FEW = 12;
+    const double cheap = fmin(FEW, floor(SHARE * total / (double)grid->block_count / cost));
+    const int64_t pilots = (int64_t)fmax(cheap, ceil((double)count / 50));
+    return pilots < count ? pilots : count;
+}
+
+/* Fills stretches. */
+static int order_blocks(struct grid *grid, struct error *err)
+{
+    const double total = grid_total_cost(grid);
     struct ranked *ranked = malloc((size_t)grid->block_count * sizeof *ranked);
     if (ranked == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a grid of %lld blocks",
@@ -147,11 +177,14 @@ static int rank_blocks(struct grid *grid, struct error *err)
     }
     qsort(ranked, (size_t)grid->block_count, sizeof *ranked, compare_ranked);
     int64_t groups = 0;
-    for (int64_t i = 0; i < grid->block_count; i++) {
-        const struct grid_block *block = &grid->blocks[ranked[i].block];
-        grid->by_cost[i] = ranked[i].block;
-        grid->by_cost_first[i] = groups;
-        groups += block->family_groups * block->family_count;
+    for (int64_t i = 0; i < 2 * grid->block_count; i++) {
+        const struct ranked *r = &ranked[i % grid->block_count];
+        const int64_t b = r->block;
+        const int64_t count = grid->blocks[b].family_groups * grid->blocks[b].family_count;
+        const int64_t pilots = pilot_count(grid, count, r->cost, total);
+        const bool pilot = i < grid->block_count;
+        grid->stretches[i] = (struct grid_stretch){.block = b, .first = groups, .from = pilot ? 0 : pilots};
+        groups += pilot ? pilots : count - pilots;
     }
     free(ranked);
     return 0;
@@ -181,9 +214,8 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
 
     const size_t blocks = (size_t)grid.block_count;
     grid.blocks = calloc(blocks, sizeof *grid.blocks);
-    grid.by_cost = calloc(blocks, sizeof *grid.by_cost);
-    grid.by_cost_first = calloc(blocks, sizeof *grid.by_cost_first);
-    if (grid.blocks == NULL || grid.by_cost == NULL || grid.by_cost_first == NULL)
+    grid.stretches = calloc(2 * blocks, sizeof *grid.stretches);
+    if (grid.blocks == NULL || grid.stretches == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a grid of %zu blocks", blocks);
 
     double total = 0;
@@ -207,10 +239,11 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
         choose_width(&grid, block, total);
         block->first_group = grid.group_count;
         block->family_groups = cut_family(grid.family_runs, block).groups;
+        block->stride = spread_stride(block->family_groups);
         block->run_cost = family_cost(&grid, block) / (double)grid.family_runs;
         grid.group_count += block->family_groups * families;
     }
-    TRY(rank_blocks(&grid, err));
+    TRY(order_blocks(&grid, err));
     *ret = grid;
     grid = (struct grid){0};
     return 0;
@@ -221,8 +254,7 @@ void grid_done(struct grid *grid)
     if (grid == NULL)
         return;
     free(grid->blocks);
-    free(grid->by_cost);
-    free(grid->by_cost_first);
+    free(grid->stretches);
     *grid = (struct grid){0};
 }
 
@@ -255,10 +287,10 @@ void grid_setting(const struct grid *grid, int64_t run, struct setting *ret)
 }
 
 /* The last i of `count` with first(i) <= value, where first(0) = 0. */
-static int64_t last_not_above(const struct grid *grid, int64_t value,
+static int64_t last_not_above(const struct grid *grid, int64_t count, int64_t value,
                               int64_t (*first)(const struct grid *, int64_t))
 {
-    int64_t low = 0, high = grid->block_count;
+    int64_t low = 0, high = count;
     while (high - low > 1) {
         const int64_t middle = low + (high - low) / 2;
         if (first(grid, middle) <= value)
@@ -274,15 +306,21 @@ static int64_t block_first_group(const struct grid *grid, int64_t b)
     return grid->blocks[b].first_group;
 }
 
-static int64_t ranked_first_group(const struct grid *grid, int64_t i)
+static int64_t stretch_first(const struct grid *grid, int64_t i)
 {
-    return grid->by_cost_first[i];
+    return grid->stretches[i].first;
+}
+
+int64_t grid_block_of(const struct grid *grid, int64_t group)
+{
+    assert(group >= 0 && group < grid->group_count);
+    return last_not_above(grid, grid->block_count, group, block_first_group);
 }
 
 void grid_group(const struct grid *grid, int64_t index, struct group *ret)
 {
     assert(index >= 0 && index < grid->group_count);
-    const struct grid_block *block = &grid->blocks[last_not_above(grid, index, block_first_group)];
+    const struct grid_block *block = &grid->blocks[grid_block_of(grid, index)];
     const struct cut cut = cut_family(grid->family_runs, block);
     const int64_t family = (index - block->first_group) / cut.groups;
     const int64_t g = (index - block->first_group) % cut.groups;
@@ -296,20 +334,18 @@ void grid_group(const struct grid *grid, int64_t index, struct group *ret)
     };
 }
 
-int64_t grid_group_by_cost(const struct grid *grid, int64_t rank)
+int64_t grid_group_in_order(const struct grid *grid, int64_t place)
 {
-    assert(rank >= 0 && rank < grid->group_count);
-    const int64_t i = last_not_above(grid, rank, ranked_first_group);
-    const struct grid_block *block = &grid->blocks[grid->by_cost[i]];
-    const struct cut cut = cut_family(grid->family_runs, block);
-    const int64_t large_groups = cut.groups - cut.small_groups;
-    /* The larger groups of all families, then the smaller. */
-    int64_t within = rank - grid->by_cost_first[i];
-    if (within < large_groups * block->family_count)
-        return block->first_group + within / large_groups * cut.groups + cut.small_groups +
-               within % large_groups;
-    within -= large_groups * block->family_count;
-    return block->first_group + within / cut.small_groups * cut.groups + within % cut.small_groups;
+    assert(place >= 0 && place < grid->group_count);
+    const struct grid_stretch *stretch =
+        &grid->stretches[last_not_above(grid, 2 * grid->block_count, place, stretch_first)];
+    const struct grid_block *block = &grid->blocks[stretch->block];
+    const int64_t within = stretch->from + place - stretch->first;
+    /* Every round visits each place of a family once, in changing families. */
+    const int64_t round = within / block->family_groups;
+    const int64_t place_in_family = (int64_t)((wide)within * block->stride % block->family_groups);
+    const int64_t family = (place_in_family + round) % block->family_count;
+    return block->first_group + family * block->family_groups + place_in_family;
 }
 
 int64_t grid_group_of(const struct grid *grid, int64_t run)

@@ -157,7 +157,8 @@ enum { LANCZOS_GRAM_DIMENSION = 64 };
 int64_t linalg_spectral_workspace(int64_t dimension)
 {
     const int64_t n = kernels_padded(dimension);
-    return n * ((dimension <= LANCZOS_GRAM_DIMENSION ? 3 : 1) * n + (dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS) + 4);
+    return n * ((dimension <= LANCZOS_GRAM_DIMENSION ? 3 : 1) * n +
+                (dimension < LANCZOS_STEPS ? dimension : LANCZOS_STEPS) + 4);
 }
 
 /* An estimate of the largest eigenvalue: Laguerre's iteration on the characteristic polynomial p from above all

@@ -1,6 +1,6 @@
 /* The protocol. A worker sends messages of one kind, struct report, to rank 0: what ended since the last one,
- * how far it is, and whether it wants groups or leaves for good. Rank 0 answers a want with up to
- * ASSIGNMENT_MAX groups; none means that there are no more. To stop everyone it sends an empty message with
+ * how far it is, and whether it wants groups or leaves for good. Rank 0 answers a want with a portion of the
+ * schedule; an empty one means that there are no more. To stop everyone it sends an empty message with
  * TAG_STOP; a worker looks for one between slices. Every worker's last report has `leaves` set, and rank 0
  * returns when all have left. */
 #include "sgdmap/sweep.h"
@@ -11,35 +11,33 @@
 #include <time.h>
 
 #include "sgdmap/comm.h"
+#include "sgdmap/forecast.h"
+#include "sgdmap/schedule.h"
 #include "sgdmap/stopwatch.h"
 #include "sgdmap/task.h"
 
 enum { TAG_REPORT = 1, TAG_ASSIGNMENT = 2, TAG_STOP = 3 };
 
-/* Cheap groups are handed out several at a time, so that messages do not cost more than they. */
-enum { ASSIGNMENT_MAX = 64 };
-
 /* A rank looks at its messages, and at the signal, this often: rank 0's slice is what a request may wait for
  * at the most, and a request is made ahead. */
 static const double SLICE = 0.01;
-static const double REPORT_INTERVAL = 0.5;
-/* What is handed out at once is worth about this many seconds, at most. */
-static const double ASSIGNMENT_COST = 0.1;
-/* The next groups are asked for when this much of the present work is left, in seconds. */
-static const double ASK_AHEAD = 0.2;
+
+/* The bins of the forecast of which a report can tell; it is sent when there are more. */
+enum { REPORT_BINS = 8 };
 
 struct report {
-    int64_t outcomes[OUTCOME_COUNT]; /* since the last report */
-    double cost_done;                /* likewise */
+    int64_t outcomes[OUTCOME_COUNT]; /* since the last report, as all that follows */
+    int64_t bin_count;
+    struct {
+        int64_t bin;
+        struct forecast_sample sample;
+    } bins[REPORT_BINS];
     int64_t wants;
     int64_t leaves;
     int64_t stops; /* the sweep is to end: a signal or an error */
 };
 
-struct assignment {
-    int64_t count;
-    int64_t groups[ASSIGNMENT_MAX];
-};
+struct master;
 
 /* What a rank, the master too, has in hand. */
 struct worker {
@@ -48,37 +46,103 @@ struct worker {
     const struct grid *grid;
     struct store *store;
     const struct sweep_observer *observer;
+    struct master *master;     /* on rank 0 */
+    struct forecast *forecast; /* what has been learned is on rank 0 */
+    MPI_Comm comm;
     bool fresh; /* the file was made in this session: nothing in it is done */
-    int rank;
+    int rank, ranks;
 
-    struct assignment queue;
-    int64_t next;     /* index into queue */
+    struct portion queue;
     struct task task; /* trainer NULL: none */
-    double progress;  /* of the task, as it was last reported */
-    double task_cost; /* of the runs that are trained */
-    double speed;     /* cost units a second, of late: tells when to ask; 0 unknown */
+    int64_t bin;      /* of the forecast, that the task's group belongs to */
+    double task_seconds;
+    struct trainer_progress progress; /* of the task, as it was last reported */
+    double task_cost;                 /* of the runs that are trained */
+    double speed;                     /* cost units a second, of late: tells when to ask; 0 unknown */
 
     struct report report; /* being put together */
-    double idle, writing; /* s */
-    bool told_to_stop;    /* rank 0's message has come */
+    struct sweep_times times;
+    bool told_to_stop; /* rank 0's message has come */
 };
 
 struct master {
     const struct grid *grid;
-    uint8_t *group_done; /* [group_count] whole group done before this session; NULL: none */
-    int64_t next;        /* rank of the next group by cost */
-    int workers;         /* that have not left */
+    struct schedule schedule;
+    struct forecast *forecast; /* borrowed */
+    uint8_t *group_done;       /* [group_count] whole group done before this session; NULL: none */
+    int workers;               /* that have not left */
     bool stopping;
     double told;
     double start;
     struct sweep_progress progress;
 };
 
+/* -- Reports --------------------------------------------------------------------------------------- */
+
+static void take_report(struct master *m, const struct report *report)
+{
+    for (int o = 0; o < OUTCOME_COUNT; ++o) {
+        m->progress.outcomes[o] += report->outcomes[o];
+        m->progress.outcomes[OUTCOME_PENDING] -= report->outcomes[o];
+        m->progress.trained += report->outcomes[o];
+    }
+    for (int64_t i = 0; i < report->bin_count; ++i)
+        forecast_add(m->forecast, report->bins[i].bin, &report->bins[i].sample);
+}
+
+static void send_report(struct worker *w)
+{
+    if (w->master != NULL)
+        take_report(w->master, &w->report);
+    else /* small enough to be buffered: rank 0 need not be listening */
+        MPI_Send(&w->report, (int)sizeof w->report, MPI_BYTE, 0, TAG_REPORT, w->comm);
+    w->report = (struct report){0};
+}
+
+/* What is new of the task's bin. */
+static struct forecast_sample *sample(struct worker *w)
+{
+    struct report *report = &w->report;
+    int64_t i = 0;
+    while (i < report->bin_count && report->bins[i].bin != w->bin)
+        ++i;
+    if (i == REPORT_BINS) {
+        send_report(w);
+        i = 0;
+    }
+    if (i == report->bin_count) {
+        ++report->bin_count;
+        report->bins[i].bin = w->bin;
+    }
+    return &report->bins[i].sample;
+}
+
+/* Of the task. */
+static void spend(struct worker *w, double seconds)
+{
+    sample(w)->seconds += seconds;
+    w->task_seconds += seconds;
+}
+
 /* -- A rank's own work ----------------------------------------------------------------------------- */
 
-static bool is_done(uint8_t state, const struct run_result *result)
+/* Which of neighbouring runs are done, failed ones not: done [count], results [count]. The checksums are looked at only where
+ * a run has an outcome. */
+static int read_done(struct store *store, int64_t first, int64_t count, uint8_t *done,
+                     struct run_result *results, struct error *err)
 {
-    return state == STORE_DONE && result->outcome != OUTCOME_FAILED;
+    TRY(store_read_results(store, first, count, results, err));
+    bool any = false;
+    for (int64_t i = 0; i < count; ++i) {
+        any = any || results[i].outcome > OUTCOME_RUNNING;
+        done[i] = 0;
+    }
+    if (!any)
+        return 0;
+    TRY(store_check(store, first, count, done, err));
+    for (int64_t i = 0; i < count; ++i)
+        done[i] = done[i] == STORE_DONE && results[i].outcome != OUTCOME_FAILED;
+    return 0;
 }
 
 /* Which runs of the group are to be trained: wanted [run_count]. */
@@ -86,23 +150,19 @@ static int find_wanted(const struct worker *w, int64_t group, uint8_t **wanted, 
 {
     struct group g;
     grid_group(w->grid, group, &g);
-    uint8_t *states = malloc((size_t)g.run_count);
+    uint8_t *done = malloc((size_t)g.run_count);
     struct run_result *results = malloc((size_t)g.run_count * sizeof *results);
-    int code = states == NULL || results == NULL
+    int code = done == NULL || results == NULL
                    ? error_set(err, ERROR_MEMORY, "out of memory for a group's state")
-                   : 0;
-    if (code == 0)
-        code = store_check(w->store, g.first_run, g.run_count, states, err);
-    if (code == 0)
-        code = store_read_results(w->store, g.first_run, g.run_count, results, err);
-    for (int64_t i = 0; code == 0 && i < g.run_count; ++i)
-        states[i] = !is_done(states[i], &results[i]);
+                   : read_done(w->store, g.first_run, g.run_count, done, results, err);
     free(results);
     if (code != 0) {
-        free(states);
+        free(done);
         return code;
     }
-    *wanted = states;
+    for (int64_t i = 0; i < g.run_count; ++i)
+        done[i] = !done[i];
+    *wanted = done;
     return 0;
 }
 
@@ -158,7 +218,7 @@ static int for_each_segment(struct worker *w, const struct run_result *results,
             ;
         code = act(w, from, to, results, err);
     }
-    w->writing += stopwatch_now() - start;
+    w->times.writing += stopwatch_now() - start;
     return code;
 }
 
@@ -169,13 +229,27 @@ static int mark_segment(struct worker *w, int64_t from, int64_t to, const struct
     return store_mark_running(w->store, w->task.runs[from], to - from, err);
 }
 
+static void drop_task(struct worker *w)
+{
+    if (w->task.trainer != NULL) {
+        const struct trainer_times times = trainer_times(w->task.trainer);
+        w->times.inputs += times.inputs;
+        w->times.diagnostics += times.diagnostics;
+        w->times.steps += times.all - times.inputs - times.diagnostics;
+    }
+    task_done(&w->task);
+}
+
 static void end_task(struct worker *w, const struct run_result *results)
 {
     for (int64_t i = 0; i < w->task.run_count; ++i)
         ++w->report.outcomes[results[i].outcome];
-    w->report.cost_done += (1 - w->progress) * w->task_cost;
-    w->progress = 0;
-    task_done(&w->task);
+    struct forecast_sample *seen = sample(w);
+    /* What was not trained, because it could not, is out of the way too. */
+    seen->progress += fmax(0, 1 - w->progress.done - w->progress.saved) * w->task_cost;
+    seen->ended += w->task_cost;
+    seen->ended_seconds += w->task_seconds;
+    drop_task(w);
 }
 
 /* A group that does not fit into memory is its runs' failure, not the sweep's. */
@@ -203,18 +277,24 @@ static int fail_task(struct worker *w, const struct error *why, struct error *er
 /* Begins the next group of the queue that has something to train. */
 static int begin_task(struct worker *w, struct error *err)
 {
-    while (w->task.trainer == NULL && w->next < w->queue.count) {
+    while (w->task.trainer == NULL && w->queue.count > 0) {
         uint8_t *wanted = NULL;
-        const int64_t group = w->queue.groups[w->next++];
+        const double start = stopwatch_now();
+        const int64_t group = grid_group_in_order(w->grid, w->queue.first++);
+        --w->queue.count;
         if (!w->fresh)
             TRY(find_wanted(w, group, &wanted, err));
         struct error why = {0};
         int code = task_init(w->kernels, w->config, w->grid, group, wanted, &w->task, &why);
         free(wanted);
+        w->bin = forecast_bin(w->forecast, w->grid, group);
+        w->task_seconds = 0;
         w->task_cost = w->task.group.cost * (double)w->task.run_count / (double)w->task.group.run_count;
-        w->progress = 0;
+        w->progress = (struct trainer_progress){0};
+        w->queue.cost -= w->task.group.cost;
         if (code != 0 && w->task.run_count == 0)
             return error_set(err, why.code, "%s", why.message);
+        spend(w, stopwatch_now() - start);
         if (code != 0)
             TRY(fail_task(w, &why, err));
         else if (w->task.run_count == 0)
@@ -228,41 +308,73 @@ static int begin_task(struct worker *w, struct error *err)
 /* A slice of the present group; writes it when it is through. */
 static int work(struct worker *w, struct error *err)
 {
-    const double start = stopwatch_now(), before = w->progress;
+    const double start = stopwatch_now();
+    const struct trainer_progress before = w->progress;
     const bool ended = trainer_advance(w->task.trainer, SLICE);
-    const double progress = trainer_progress(w->task.trainer), time = stopwatch_now() - start;
-    w->report.cost_done += (progress - before) * w->task_cost;
-    w->progress = progress;
-    if (time > 0) {
-        double speed = (progress - before) * w->task_cost / time;
-        w->speed = w->speed > 0 ? 0.9 * w->speed + 0.1 * speed : speed;
-    }
+    const struct trainer_progress now = trainer_progress(w->task.trainer);
+    const double time = stopwatch_now() - start, done = (now.done - before.done) * w->task_cost;
+    sample(w)->progress += done + (now.saved - before.saved) * w->task_cost;
+    spend(w, time);
+    w->progress = now;
+    if (time > 0)
+        w->speed = w->speed > 0 ? 0.9 * w->speed + 0.1 * done / time : done / time;
     if (!ended)
         return 0;
     const struct run_result *results = trainer_results(w->task.trainer);
     TRY(for_each_segment(w, results, write_segment, err));
+    spend(w, stopwatch_now() - start - time);
     end_task(w, results);
     return 0;
 }
 
 static bool has_work(const struct worker *w)
 {
-    return w->task.trainer != NULL || w->next < w->queue.count;
+    return w->task.trainer != NULL || w->queue.count > 0;
 }
 
 /* Predicted seconds until this rank has nothing to do. */
 static double time_left(const struct worker *w)
 {
-    double cost = w->task.trainer != NULL ? (1 - w->progress) * w->task_cost : 0;
-    for (int64_t i = w->next; i < w->queue.count; ++i) {
-        struct group group;
-        grid_group(w->grid, w->queue.groups[i], &group);
-        cost += group.cost;
-    }
+    const double of_task =
+        w->task.trainer != NULL ? (1 - w->progress.done - w->progress.saved) * w->task_cost : 0;
+    const double cost = of_task + (w->queue.count > 0 ? w->queue.cost : 0);
     return w->speed > 0 ? cost / w->speed : cost;
 }
 
 /* -- The master ------------------------------------------------------------------------------------ */
+
+/* The runs from one group to before another, in one read; marks the groups that are done. */
+static int find_done_groups(struct master *m, struct store *store, int64_t from, int64_t to,
+                            struct error *err)
+{
+    const struct grid *grid = m->grid;
+    struct group first, last, group;
+    grid_group(grid, from, &first);
+    grid_group(grid, to - 1, &last);
+    const int64_t count = last.first_run + last.run_count - first.first_run;
+    struct run_result *results = malloc((size_t)count * sizeof *results);
+    uint8_t *done = malloc((size_t)count);
+    int code =
+        results == NULL || done == NULL
+            ? error_set(err, ERROR_MEMORY, "out of memory for the state of %lld runs", (long long)count)
+            : read_done(store, first.first_run, count, done, results, err);
+    for (int64_t g = from; code == 0 && g < to; ++g) {
+        grid_group(grid, g, &group);
+        int64_t done_runs = 0;
+        for (int64_t at = group.first_run - first.first_run, i = 0; i < group.run_count; ++i, ++at)
+            if (done[at]) {
+                ++done_runs;
+                ++m->progress.outcomes[results[at].outcome];
+                --m->progress.outcomes[OUTCOME_PENDING];
+            }
+        m->group_done[g] = done_runs == group.run_count;
+        forecast_expect(m->forecast, forecast_bin(m->forecast, grid, g),
+                        group.cost * (double)(group.run_count - done_runs) / (double)group.run_count);
+    }
+    free(results);
+    free(done);
+    return code;
+}
 
 /* Looks through the file for what earlier sessions left: whole groups that are done are never handed out. */
 static int find_done(struct master *m, struct store *store, bool fresh, struct error *err)
@@ -270,100 +382,33 @@ static int find_done(struct master *m, struct store *store, bool fresh, struct e
     const struct grid *grid = m->grid;
     m->progress.run_count = grid->run_count;
     m->progress.outcomes[OUTCOME_PENDING] = grid->run_count;
-    m->progress.cost = grid_total_cost(grid);
-    if (fresh)
-        return 0;
-    m->progress.cost = 0;
-    m->group_done = calloc((size_t)grid->group_count, 1);
-    if (m->group_done == NULL)
-        return error_set(err, ERROR_MEMORY, "out of memory for the state of %lld groups",
-                         (long long)grid->group_count);
-    /* In large pieces of neighbouring groups: a read costs more than what it reads. */
-    enum { PIECE_RUNS = 16384 };
-    struct run_result *results = NULL;
-    uint8_t *states = NULL;
-    int code = 0;
-    int64_t capacity = 0;
-    for (int64_t g = 0, end; code == 0 && g < grid->group_count; g = end) {
-        struct group first, group;
-        grid_group(grid, g, &first);
-        group = first;
-        for (end = g + 1; end < grid->group_count; ++end) {
-            struct group next;
-            grid_group(grid, end, &next);
-            if (next.first_run + next.run_count - first.first_run > PIECE_RUNS)
-                break;
-            group = next;
-        }
-        const int64_t count = group.first_run + group.run_count - first.first_run;
-        if (count > capacity) {
-            free(results);
-            free(states);
-            results = malloc((size_t)count * sizeof *results);
-            states = malloc((size_t)count);
-            capacity = count;
-        }
-        code =
-            results == NULL || states == NULL
-                ? error_set(err, ERROR_MEMORY, "out of memory for the state of %lld runs", (long long)count)
-                : store_read_results(store, first.first_run, count, results, err);
-        bool any = false;
-        for (int64_t i = 0; code == 0 && i < count; ++i)
-            any = any || results[i].outcome > OUTCOME_RUNNING;
-        if (code == 0 && any)
-            code = store_check(store, first.first_run, count, states, err);
-        for (; code == 0 && g < end; ++g) {
-            grid_group(grid, g, &group);
-            int64_t done = 0;
-            for (int64_t i = 0; any && i < group.run_count; ++i) {
-                const int64_t at = group.first_run - first.first_run + i;
-                if (is_done(states[at], &results[at])) {
-                    ++done;
-                    ++m->progress.outcomes[results[at].outcome];
-                    --m->progress.outcomes[OUTCOME_PENDING];
-                }
+    if (!fresh) {
+        m->group_done = calloc((size_t)grid->group_count, 1);
+        if (m->group_done == NULL)
+            return error_set(err, ERROR_MEMORY, "out of memory for the state of %lld groups",
+                             (long long)grid->group_count);
+        /* In large pieces of neighbouring groups: a read costs more than what it reads. */
+        enum { PIECE_RUNS = 16384 };
+        for (int64_t from = 0, to; from < grid->group_count; from = to) {
+            struct group group, next;
+            grid_group(grid, from, &group);
+            const int64_t first_run = group.first_run;
+            for (to = from + 1; to < grid->group_count; ++to) {
+                grid_group(grid, to, &next);
+                if (next.first_run + next.run_count - first_run > PIECE_RUNS)
+                    break;
             }
-            m->group_done[g] = done == group.run_count;
-            m->progress.cost += group.cost * (double)(group.run_count - done) / (double)group.run_count;
+            TRY(find_done_groups(m, store, from, to, err));
         }
     }
-    free(results);
-    free(states);
-    return code;
-}
-
-static void assign(struct master *m, struct assignment *ret)
-{
-    double cost = 0;
-    /* Toward the end smaller portions, so that all ranks end together. */
-    const double left = m->progress.cost - m->progress.cost_done;
-    double most = left / (8 * m->progress.ranks);
-    most = most < ASSIGNMENT_COST ? most : ASSIGNMENT_COST;
-    ret->count = 0;
-    while (!m->stopping && m->next < m->grid->group_count && ret->count < ASSIGNMENT_MAX) {
-        const int64_t index = grid_group_by_cost(m->grid, m->next);
+    for (int64_t g = 0; fresh && g < grid->group_count; ++g) {
         struct group group;
-        grid_group(m->grid, index, &group);
-        if (m->group_done != NULL && m->group_done[index]) {
-            ++m->next;
-            continue;
-        }
-        if (ret->count > 0 && cost + group.cost > most)
-            return;
-        cost += group.cost;
-        ret->groups[ret->count++] = index;
-        ++m->next;
+        grid_group(grid, g, &group);
+        forecast_expect(m->forecast, forecast_bin(m->forecast, grid, g), group.cost);
     }
-}
-
-static void take_report(struct master *m, const struct report *report)
-{
-    for (int o = 0; o < OUTCOME_COUNT; ++o) {
-        m->progress.outcomes[o] += report->outcomes[o];
-        m->progress.outcomes[OUTCOME_PENDING] -= report->outcomes[o];
-        m->progress.trained += report->outcomes[o];
-    }
-    m->progress.cost_done += report->cost_done;
+    m->progress.cost = forecast_cost(m->forecast);
+    schedule_init(grid, m->progress.ranks, m->group_done, m->progress.cost, &m->schedule);
+    return 0;
 }
 
 static void stop_workers(struct master *m, MPI_Comm comm)
@@ -396,9 +441,10 @@ static void serve(struct master *m, MPI_Comm comm)
         if (report.leaves)
             --m->workers;
         if (report.wants) {
-            struct assignment assignment;
-            assign(m, &assignment);
-            MPI_Send(&assignment, (int)sizeof assignment, MPI_BYTE, status.MPI_SOURCE, TAG_ASSIGNMENT, comm);
+            struct portion portion = {0};
+            if (!m->stopping)
+                schedule_next(&m->schedule, &portion);
+            MPI_Send(&portion, (int)sizeof portion, MPI_BYTE, status.MPI_SOURCE, TAG_ASSIGNMENT, comm);
         }
     }
 }
@@ -410,6 +456,8 @@ static void tell(struct master *m, const struct sweep_observer *observer, bool l
     if (observer->progress == NULL || (!last && time - m->told < observer->interval))
         return;
     m->told = time;
+    m->progress.cost_done = forecast_behind(m->forecast);
+    m->progress.left = forecast_left(m->forecast) / m->progress.ranks;
     observer->progress(observer->context, &m->progress, last);
 }
 
@@ -425,16 +473,13 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
     int code = 0;
     while (true) {
         serve(m, comm);
-        take_report(m, &w->report);
-        w->report = (struct report){0};
+        send_report(w);
         if ((*stop || code != 0) && !m->stopping)
             stop_workers(m, comm);
         tell(m, w->observer, false);
         const bool mine = code == 0 && !m->stopping;
-        if (mine && !has_work(w)) {
-            assign(m, &w->queue);
-            w->next = 0;
-        }
+        if (mine && !has_work(w))
+            schedule_next(&m->schedule, &w->queue);
         if (mine && has_work(w)) {
             code = begin_task(w, err);
             if (code == 0 && w->task.trainer != NULL)
@@ -442,7 +487,7 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
         } else if (m->workers > 0) {
             const double start = stopwatch_now();
             pause_briefly();
-            w->idle += stopwatch_now() - start;
+            w->times.waiting += stopwatch_now() - start;
         } else {
             return code;
         }
@@ -450,13 +495,6 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
 }
 
 /* -- A worker -------------------------------------------------------------------------------------- */
-
-static void send_report(struct worker *w, MPI_Comm comm)
-{
-    /* Small enough to be buffered: rank 0 need not be listening. */
-    MPI_Send(&w->report, (int)sizeof w->report, MPI_BYTE, 0, TAG_REPORT, comm);
-    w->report = (struct report){0};
-}
 
 static void look_for_stop(struct worker *w, MPI_Comm comm)
 {
@@ -472,21 +510,22 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
 {
     int code = 0;
     bool asked = false, more = true, stopping = false, reported_stop = false;
-    struct assignment coming;
+    struct portion coming;
+    const double interval = schedule_report_interval(w->ranks);
     MPI_Request request = MPI_REQUEST_NULL;
     double last_report = stopwatch_now();
     while (true) {
-        if (code == 0 && !stopping && !asked && more && time_left(w) < ASK_AHEAD) {
+        if (code == 0 && !stopping && !asked && more && time_left(w) < SCHEDULE_ASK_AHEAD) {
             MPI_Irecv(&coming, (int)sizeof coming, MPI_BYTE, 0, TAG_ASSIGNMENT, comm, &request);
             w->report.wants = 1;
-            send_report(w, comm);
+            send_report(w);
             asked = true;
         }
         look_for_stop(w, comm);
         stopping = stopping || w->told_to_stop;
         if ((code != 0 || *stop) && !reported_stop) {
             w->report.stops = 1;
-            send_report(w, comm);
+            send_report(w);
             reported_stop = stopping = true;
         }
         if (asked && (stopping || !has_work(w))) {
@@ -496,24 +535,23 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
                 asked = false;
                 more = coming.count > 0;
                 w->queue = coming;
-                w->next = 0;
             }
         }
         if (!stopping && has_work(w)) {
             code = begin_task(w, err);
             if (code == 0 && w->task.trainer != NULL)
                 code = work(w, err);
-            if (stopwatch_now() - last_report > REPORT_INTERVAL) {
+            if (stopwatch_now() - last_report > interval) {
                 last_report = stopwatch_now();
-                send_report(w, comm);
+                send_report(w);
             }
         } else if (asked || (!stopping && more)) {
             const double start = stopwatch_now();
             pause_briefly();
-            w->idle += stopwatch_now() - start;
+            w->times.waiting += stopwatch_now() - start;
         } else {
             w->report.leaves = 1;
-            send_report(w, comm);
+            send_report(w);
             return code;
         }
     }
@@ -521,26 +559,19 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
 
 /* -- Both ------------------------------------------------------------------------------------------ */
 
-static void summarize(const struct master *m, const struct worker *w, MPI_Comm comm, double elapsed,
-                      struct sweep_summary *ret)
+/* Collective. Every rank's times on rank 0. */
+static int gather_times(const struct worker *w, int ranks, struct sweep_summary *ret, struct error *err)
 {
-    int rank, ranks;
-    MPI_Comm_rank(comm, &rank);
-    MPI_Comm_size(comm, &ranks);
-    double mine[2] = {w->idle / elapsed, w->writing / elapsed}, sum[2] = {0};
-    struct {
-        double share;
-        int rank;
-    } idle = {mine[0], rank}, worst = {0, 0};
-    MPI_Reduce(mine, sum, 2, MPI_DOUBLE, MPI_SUM, 0, comm);
-    MPI_Reduce(&idle, &worst, 1, MPI_DOUBLE_INT, MPI_MAXLOC, 0, comm);
-    if (rank != 0)
-        return;
-    *ret = (struct sweep_summary){.progress = m->progress,
-                                  .idle_mean = sum[0] / ranks,
-                                  .write_mean = sum[1] / ranks,
-                                  .idle_worst = worst.share,
-                                  .idle_worst_rank = worst.rank};
+    int code = 0;
+    if (w->rank == 0) {
+        ret->times = calloc((size_t)ranks, sizeof *ret->times);
+        if (ret->times == NULL)
+            code = error_set(err, ERROR_MEMORY, "out of memory for the times of %d ranks", ranks);
+    }
+    TRY(comm_agree(w->comm, err, code));
+    MPI_Gather(&w->times, (int)sizeof w->times, MPI_BYTE, ret->times, (int)sizeof w->times, MPI_BYTE, 0,
+               w->comm);
+    return 0;
 }
 
 int sweep_train(const struct kernels *kernels, const struct config *config, const struct grid *grid,
@@ -555,15 +586,23 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
                        .grid = grid,
                        .store = store,
                        .observer = observer,
+                       .comm = comm,
                        .fresh = fresh,
-                       .rank = rank};
+                       .rank = rank,
+                       .ranks = ranks};
     struct master m = {.grid = grid, .workers = ranks - 1, .start = stopwatch_now(), .progress.ranks = ranks};
     *ret = (struct sweep_summary){0};
-    int code = comm_agree(comm, err, rank == 0 ? find_done(&m, store, fresh, err) : 0);
+    int code = forecast_new(grid, &w.forecast, err);
+    m.forecast = w.forecast;
+    if (code == 0 && rank == 0)
+        code = find_done(&m, store, fresh, err);
+    code = comm_agree(comm, err, code);
     if (code != 0) {
+        forecast_free(w.forecast);
         free(m.group_done);
         return code;
     }
+    w.master = rank == 0 ? &m : NULL;
     if (rank == 0 && observer->begin != NULL)
         observer->begin(observer->context, &m.progress);
     m.told = stopwatch_now();
@@ -571,16 +610,22 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     code = rank == 0 ? run_master(&m, &w, comm, stop, err) : run_worker(&w, comm, stop, err);
     /* Rank 0 stops everyone or no one: whoever left before the message came takes it now. */
     int verdict[2] = {m.stopping, m.progress.outcomes[OUTCOME_PENDING] == 0};
+    const double left = stopwatch_now();
     MPI_Bcast(verdict, 2, MPI_INT, 0, comm);
+    w.times.waiting += stopwatch_now() - left;
     if (rank > 0 && verdict[0] && !w.told_to_stop)
         MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_STOP, comm, MPI_STATUS_IGNORE);
     if (code == 0 && *stop && !verdict[1])
         code = error_set(err, ERROR_INTERRUPTED, "interrupted by a signal; the same command again goes on");
-    task_done(&w.task);
-    const double elapsed = stopwatch_now() - start;
-    summarize(&m, &w, comm, elapsed > 0 ? elapsed : 1, ret);
+    drop_task(&w);
+    w.times.all = stopwatch_now() - start;
     if (rank == 0)
         tell(&m, observer, true);
+    ret->progress = m.progress;
+    forecast_free(w.forecast);
     free(m.group_done);
-    return comm_agree(comm, err, code);
+    code = comm_agree(comm, err, code);
+    struct error unused;
+    const int gathered = gather_times(&w, ranks, ret, code == 0 ? err : &unused);
+    return code != 0 ? code : gathered;
 }

@@ -63,27 +63,13 @@ double terminal_interval(const struct terminal *t)
     return t->bar ? 0.2 : 60;
 }
 
-/* The speed over the last quarter of the time so far: it forgets a start that was not like the rest. */
-static void measure_speed(struct terminal *t, const struct sweep_progress *p)
-{
-    if (p->elapsed > t->rate_time * 4 / 3 + 1) {
-        if (t->rate_time > 0 || p->elapsed > 2) {
-            t->speed = (p->cost_done - t->rate_cost) / (p->elapsed - t->rate_time);
-            t->rate_time = p->elapsed;
-            t->rate_cost = p->cost_done;
-        }
-    }
-    if (!(t->speed > 0) && p->elapsed > 0)
-        t->speed = p->cost_done / p->elapsed;
-}
-
-int terminal_line(const struct terminal *t, const struct sweep_progress *p, char *ret, size_t size)
+int terminal_line(const struct sweep_progress *p, char *ret, size_t size)
 {
     char time[COMMAND_TEXT_SIZE] = "—", counts[160] = "";
     const int64_t done = p->run_count - p->outcomes[OUTCOME_PENDING] - p->outcomes[OUTCOME_RUNNING];
     const double share = p->cost > 0 ? p->cost_done / p->cost : 1;
-    if (t->speed > 0)
-        command_duration(fmax(0, p->cost - p->cost_done) / t->speed, time);
+    if (p->cost_done > 0)
+        command_duration(p->left, time);
     size_t used = 0;
     for (int o = OUTCOME_CONVERGED; o < OUTCOME_COUNT; ++o)
         if (p->outcomes[o] > 0 && used < sizeof counts)
@@ -117,8 +103,7 @@ void terminal_progress(void *context, const struct sweep_progress *progress, boo
     char line[512];
     if (t->idle)
         return;
-    measure_speed(t, progress);
-    terminal_line(t, progress, line, sizeof line);
+    terminal_line(progress, line, sizeof line);
     if (!t->bar) {
         char stamp[32];
         time_t clock = time(NULL);

@@ -57,7 +57,9 @@ struct trainer {
     int64_t active;
     bool has_gaps; /* a student has left since the slots were last filled */
 
-    int64_t step;
+    int64_t step;        /* at which the present tile begins */
+    int64_t tile_steps;  /* of the present tile */
+    int64_t next_block;  /* that takes the tile's steps; 0: the next tile is yet to be drawn */
     int64_t next_record; /* index of the first record not yet taken */
     double *fields[RECORD_FIELD_COUNT];
     double *phase_alignment,
@@ -65,9 +67,11 @@ struct trainer {
     struct run_result *results;
     double *final_columns; /* [run_count][d][d] A at the end */
 
-    double clock;        /* when `share` was last brought up to date */
-    double share;        /* seconds that a run that is active since the start has had */
-    double steps_behind; /* steps done or saved, over all runs */
+    struct trainer_times times;
+    double clock;       /* when `share` was last brought up to date */
+    double share;       /* seconds that a run that is active since the start has had */
+    double steps_done;  /* over all runs, to the end of the last tile; an ended run's to its end */
+    double steps_saved; /* over all runs that have ended */
 };
 
 static int64_t slot_count(const struct trainer *t)
@@ -293,10 +297,13 @@ static double measure(struct trainer *t, const struct student *student, bool rec
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension;
+    const double start = stopwatch_now();
     struct diagnostics diagnostics;
     landscape_measure(t->teachers[student->teacher].landscape, t->columns, &diagnostics, NULL);
-    if (!record)
+    if (!record) {
+        t->times.diagnostics += stopwatch_now() - start;
         return diagnostics.loss;
+    }
     const double values[RECORD_FIELD_COUNT] = {
         [RECORD_LOSS] = diagnostics.loss,
         [RECORD_BATCH_LOSS] = NAN,
@@ -318,6 +325,7 @@ static double measure(struct trainer *t, const struct student *student, bool rec
             t->columns[j * d + j] -= 1;
         t->fields[RECORD_WEIGHT_NORM][at] = linalg_spectral_norm(t->kernels, d, t->columns, d, t->scratch);
     }
+    t->times.diagnostics += stopwatch_now() - start;
     return diagnostics.loss;
 }
 
@@ -350,7 +358,8 @@ static void end_run(struct trainer *t, int64_t slot, int64_t at, bool record)
     const int64_t phase2 =
         record_phase2(t->phase_alignment + row, t->phase_potential + row, t->next_record + record, d);
     result->phase2_step = phase2 < 0 ? -1 : t->record_steps[phase2];
-    t->steps_behind += (double)(g->steps - t->step);
+    t->steps_done += (double)(at - t->step);
+    t->steps_saved += (double)(g->steps - at);
     --t->active;
     if (record) {
         t->students[slot].leaving = true;
@@ -436,11 +445,13 @@ static void check_block(struct trainer *t, int64_t block, const struct teacher *
 
 /* -- Steps ----------------------------------------------------------------------------------------- */
 
-/* The inputs of `steps` steps, and what the teachers make of them. */
-static void draw_inputs(struct trainer *t, int64_t steps)
+/* The inputs of the tile, and what the teachers make of them. */
+static void draw_inputs(struct trainer *t)
 {
+    const int64_t steps = t->tile_steps;
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension, batch = g->batch_size;
+    const double start = stopwatch_now();
     for (int64_t s = 0; s < steps; ++s)
         model_inputs(t->kernels, g->seed, g->replicate, d, g->input, t->step + s, batch, t->stride,
                      t->scratch, t->inputs + s * batch);
@@ -457,6 +468,7 @@ static void draw_inputs(struct trainer *t, int64_t steps)
             t->kernels->relu_sum(t->stride, d, t->stride, t->workspace, teacher->output);
         }
     }
+    t->times.inputs += stopwatch_now() - start;
 }
 
 /* squares [lanes]: sum of the residuals' squares. */
@@ -498,54 +510,45 @@ static void step_block(struct trainer *t, int64_t block, const struct teacher *c
         linalg_product(LINALG_TRANSPOSED, d, d, batch, t->inputs, t->stride, z, t->stride, 1, student, d);
 }
 
-/* A tile of steps with no record in it: block by block, so that a block's students stay in the cache. */
-static void train_tile(struct trainer *t, int64_t steps)
+/* A block's steps of a tile with no record in it. */
+static void train_block(struct trainer *t, int64_t block)
 {
-    const struct train_group *g = &t->group;
-    const int64_t quarter = g->steps - g->steps / 4;
+    const int64_t quarter = t->group.steps - t->group.steps / 4;
     double squares[KERNELS_LANES];
-    draw_inputs(t, steps);
-    for (int64_t block = 0; block < t->block_count; ++block) {
-        const struct teacher *common = t->block_active[block] > 0 ? common_teacher(t, block) : NULL;
-        for (int64_t s = 0; s < steps && t->block_active[block] > 0; ++s) {
-            const int64_t at = t->step + s;
-            if (at % t->check_interval == 0 || at == quarter)
-                check_block(t, block, common, at, false);
-            if (t->block_active[block] > 0)
-                step_block(t, block, common, s, squares);
-        }
+    if (t->block_active[block] == 0)
+        return;
+    const struct teacher *common = common_teacher(t, block);
+    for (int64_t s = 0; s < t->tile_steps && t->block_active[block] > 0; ++s) {
+        const int64_t at = t->step + s;
+        if (at % t->check_interval == 0 || at == quarter)
+            check_block(t, block, common, at, false);
+        if (t->block_active[block] > 0)
+            step_block(t, block, common, s, squares);
     }
 }
 
-/* The step of a record. */
-static void train_record(struct trainer *t)
+/* A block's step of a record. */
+static void record_block(struct trainer *t, int64_t block)
 {
     const struct train_group *g = &t->group;
     double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES];
-    for (int64_t block = 0; block < t->block_count; ++block)
-        if (t->block_active[block] > 0)
-            check_block(t, block, common_teacher(t, block), t->step, true);
-    const bool steps = t->active > 0 || batch_loss != NULL;
-    if (steps)
-        draw_inputs(t, 1);
-    for (int64_t block = 0; block < t->block_count; ++block) {
-        if (t->block_active[block] == 0)
+    if (t->block_active[block] == 0)
+        return;
+    const struct teacher *common = common_teacher(t, block);
+    check_block(t, block, common, t->step, true);
+    if (t->step < g->steps || batch_loss != NULL)
+        step_block(t, block, common, 0, squares);
+    for (int64_t lane = 0; lane < t->lanes; ++lane) {
+        const int64_t slot = block * t->lanes + lane;
+        const struct student *student = &t->students[slot];
+        if (student->run < 0)
             continue;
-        if (steps)
-            step_block(t, block, common_teacher(t, block), 0, squares);
-        for (int64_t lane = 0; lane < t->lanes; ++lane) {
-            const int64_t slot = block * t->lanes + lane;
-            const struct student *student = &t->students[slot];
-            if (student->run < 0)
-                continue;
-            if (batch_loss != NULL)
-                batch_loss[student->run * g->record_count + t->next_record] =
-                    squares[lane] / (double)g->batch_size;
-            if (student->leaving)
-                clear_slot(t, slot);
-        }
+        if (batch_loss != NULL)
+            batch_loss[student->run * g->record_count + t->next_record] =
+                squares[lane] / (double)g->batch_size;
+        if (student->leaving)
+            clear_slot(t, slot);
     }
-    ++t->next_record;
 }
 
 /* The last students move up into the slots of those that left, so that no lane is computed empty. */
@@ -571,41 +574,54 @@ static void fill_gaps(struct trainer *t)
     }
 }
 
+/* A block of the present tile. A tile ends where there is a record, and a record's step is a tile of its own. */
 static void train_some(struct trainer *t)
 {
     const int64_t next = t->record_steps[t->next_record];
-    int64_t steps = 1;
-    if (next == t->step) {
-        train_record(t);
-    } else {
-        steps = next - t->step < t->tile_max ? next - t->step : t->tile_max;
-        train_tile(t, steps);
+    if (t->next_block == 0) {
+        t->tile_steps = next == t->step ? 1 : next - t->step < t->tile_max ? next - t->step : t->tile_max;
+        if (t->step < t->group.steps || t->fields[RECORD_BATCH_LOSS] != NULL)
+            draw_inputs(t);
     }
+    if (next == t->step)
+        record_block(t, t->next_block);
+    else
+        train_block(t, t->next_block);
+    if (++t->next_block < t->block_count && t->active > 0)
+        return;
+    t->next_block = 0;
+    t->next_record += next == t->step;
+    t->steps_done += (double)(t->active * t->tile_steps);
+    t->step += t->tile_steps;
     if (t->has_gaps)
         fill_gaps(t);
-    t->steps_behind += (double)(t->active * steps);
-    t->step += steps;
 }
 
 bool trainer_advance(struct trainer *t, double seconds)
 {
-    t->clock = stopwatch_now();
-    const double end = t->clock + seconds;
+    const double start = stopwatch_now(), end = start + seconds;
+    t->clock = start;
     while (t->active > 0) {
         train_some(t);
         if (stopwatch_now() >= end)
             break;
     }
     bring_clock_up(t);
+    t->times.all += t->clock - start;
     return t->active == 0;
 }
 
 /* -- Results --------------------------------------------------------------------------------------- */
 
-double trainer_progress(const struct trainer *t)
+struct trainer_progress trainer_progress(const struct trainer *t)
 {
-    double all = (double)t->group.steps * (double)t->group.run_count;
-    return t->active == 0 ? 1 : fmin(1, t->steps_behind / all);
+    const double all = (double)t->group.steps * (double)t->group.run_count;
+    return (struct trainer_progress){.done = t->steps_done / all, .saved = t->steps_saved / all};
+}
+
+struct trainer_times trainer_times(const struct trainer *t)
+{
+    return t->times;
 }
 
 const double *trainer_field(const struct trainer *t, enum record_field field)

@@ -108,34 +108,61 @@ static void check_groups(const struct grid *grid)
     assert_true(total > 0.999999 * grid_total_cost(grid) && total < 1.000001 * grid_total_cost(grid));
 }
 
-/* by_cost is a permutation, by blocks from expensive to cheap. */
+/* The order is a permutation: some of every block, then block after block from expensive to cheap. */
 static void check_order(const struct grid *grid)
 {
     char *seen = calloc((size_t)grid->group_count, 1);
+    int64_t *of_block = calloc((size_t)grid->block_count, sizeof *of_block);
     assert_non_null(seen);
+    assert_non_null(of_block);
     double before = 0.0; /* of the block before: its largest group */
     double largest = 0.0;
-    int64_t dimension = -1, batch_size = -1;
-    for (int64_t rank = 0; rank < grid->group_count; rank++) {
-        const int64_t index = grid_group_by_cost(grid, rank);
+    int64_t last = -1, blocks = 0, changes = 0;
+    for (int64_t place = 0; place < grid->group_count; place++) {
+        const int64_t index = grid_group_in_order(grid, place);
         assert_true(index >= 0 && index < grid->group_count);
         assert_int_equal(seen[index], 0);
         seen[index] = 1;
+        const int64_t block = grid_block_of(grid, index);
+        blocks += of_block[block]++ == 0;
         struct group group;
-        struct setting setting;
         grid_group(grid, index, &group);
-        grid_setting(grid, group.first_run, &setting);
-        if (setting.dimension != dimension || setting.batch_size != batch_size) {
-            before = dimension < 0 ? group.cost * 1e9 : largest;
+        assert_true(index >= grid->blocks[block].first_group &&
+                    group.first_run >= grid->blocks[block].first_run);
+        if (block != last) {
+            assert_true(++changes <= 2 * grid->block_count);
+            before = last < 0 || changes == grid->block_count + 1 ? INFINITY : largest;
             largest = 0.0;
-            dimension = setting.dimension;
-            batch_size = setting.batch_size;
+            last = block;
         }
-        if (group.cost > largest)
-            largest = group.cost;
-        assert_true(largest <= before);
+        largest = fmax(largest, group.cost);
+        assert_true(changes <= grid->block_count || largest <= before);
+        if (changes == grid->block_count + 1) { /* all blocks have had their pilots, one in fifty */
+            assert_int_equal(blocks, grid->block_count);
+        }
     }
     free(seen);
+    free(of_block);
+}
+
+/* Any few groups of a block are like the whole: no stretch of it is left out for long. */
+static void few_groups_are_spread_evenly(void **state)
+{
+    (void)state;
+    struct config config = make_config("dimension: 10, step_size: {linear: [1, 2], count: 1000}, init_scale: "
+                                       "{linear: [1, 2], count: 1000}, teacher_norm: 1, batch_size: 16");
+    struct grid grid = make_grid(&config);
+    assert_true(grid.group_count > 1000);
+    for (int64_t few = 10; few <= 1000; few *= 10) {
+        bool *part = calloc((size_t)few, sizeof *part);
+        for (int64_t place = 0; place < 3 * few; place++)
+            part[grid_group_in_order(&grid, place) * few / grid.group_count] = true;
+        for (int64_t i = 0; i < few; i++)
+            assert_true(part[i]);
+        free(part);
+    }
+    grid_done(&grid);
+    config_done(&config);
 }
 
 static void arithmetic_equals_loops(void **state)
@@ -269,8 +296,8 @@ static void huge_grids_cost_nothing(void **state)
         grid_group(&grid, index, &group);
         assert_true(group.first_run <= run && run < group.first_run + group.run_count);
     }
-    for (int64_t rank = 0; rank < grid.group_count; rank += grid.group_count / 1009)
-        assert_true(grid_group_by_cost(&grid, rank) < grid.group_count);
+    for (int64_t place = 0; place < grid.group_count; place += grid.group_count / 1009)
+        assert_true(grid_group_in_order(&grid, place) < grid.group_count);
     grid_done(&grid);
     grid_done(&grid);
     grid_done(NULL);
@@ -282,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arithmetic_equals_loops),
         cmocka_unit_test(families_of_every_size_are_cut_evenly),
+        cmocka_unit_test(few_groups_are_spread_evenly),
         cmocka_unit_test(widths),
         cmocka_unit_test(sizes_beyond_counting_are_refused),
         cmocka_unit_test(huge_grids_cost_nothing),

@@ -12,20 +12,20 @@
 static void a_line_says_how_far_how_fast_and_how_long(void **state)
 {
     (void)state;
-    const struct sweep_progress progress = {
+    struct sweep_progress progress = {
         .run_count = 200,
         .outcomes = {[OUTCOME_PENDING] = 150, [OUTCOME_CONVERGED] = 30, [OUTCOME_DIVERGED] = 20},
         .trained = 50,
         .cost = 100,
         .cost_done = 40,
+        .left = 15,
         .elapsed = 10,
         .ranks = 2};
-    const struct terminal terminal = {.width = 80, .speed = 4};
     char line[512];
-    terminal_line(&terminal, &progress, line, sizeof line);
+    terminal_line(&progress, line, sizeof line);
     assert_string_equal(line, " 40%  50/200 runs  5.0/s  ETA 15.0 s  30 converged, 20 diverged");
-    const struct terminal unknown = {.width = 80};
-    terminal_line(&unknown, &progress, line, sizeof line);
+    progress.cost_done = 0;
+    terminal_line(&progress, line, sizeof line);
     assert_non_null(strstr(line, "ETA —"));
 }
 

@@ -48,12 +48,18 @@ static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, co
                                       .runs = list};
     struct trainer *trainer;
     assert_int_equal(trainer_new(kernels_select(NULL), &group, &trainer, NULL), 0);
-    double before = trainer_progress(trainer);
+    struct trainer_progress before = trainer_progress(trainer), now;
     while (!trainer_advance(trainer, slice)) {
-        assert_true(trainer_progress(trainer) >= before && trainer_progress(trainer) <= 1);
-        before = trainer_progress(trainer);
+        now = trainer_progress(trainer);
+        assert_true(now.done >= before.done && now.saved >= before.saved && now.done + now.saved < 1 + 1e-12);
+        before = now;
     }
-    assert_true(trainer_progress(trainer) == 1);
+    now = trainer_progress(trainer);
+    assert_true(fabs(now.done + now.saved - 1) < 1e-12);
+    double steps = 0;
+    for (int64_t r = 0; r < count; ++r)
+        steps += (double)trainer_results(trainer)[r].steps_done;
+    assert_true(fabs(now.done - steps / (double)(STEPS * count)) < 1e-12);
     return trainer;
 }
 

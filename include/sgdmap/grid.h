@@ -47,10 +47,14 @@ struct grid {
         int64_t first_group;
         int64_t family_groups; /* groups a family */
         int64_t family_count;  /* inputs x replicates */
-        double run_cost;       /* predicted seconds a run, in the mean */
-    } * blocks;                /* [block_count] */
-    int64_t *by_cost;       /* [block_count] indices of blocks, most expensive group first; ties by index */
-    int64_t *by_cost_first; /* [block_count] how many groups are handed out before those of by_cost[i] */
+        int64_t stride;  /* from group to group of a family, in the order in which they are handed out */
+        double run_cost; /* predicted seconds a run, in the mean */
+    } * blocks;          /* [block_count] */
+    struct grid_stretch {
+        int64_t block;
+        int64_t first; /* how many groups are handed out before it */
+        int64_t from;  /* how many of the block's groups come before it */
+    } * stretches;     /* [2 * block_count], in the order in which groups are handed out */
 };
 
 /* Errors: ERROR_ARGUMENT if the number of runs exceeds 2^53, naming the counts of the axes, or if there are more than
@@ -62,8 +66,13 @@ void grid_done(struct grid *grid);
 void grid_setting(const struct grid *grid, int64_t run, struct setting *ret);
 void grid_group(const struct grid *grid, int64_t index, struct group *ret);
 
-/* The group that is handed out as the `rank`-th: the most expensive first. 0 <= rank < group_count. */
-int64_t grid_group_by_cost(const struct grid *grid, int64_t rank);
+/* The group that is handed out as the `place`-th: first a few of every block, which show how fast it is and how many runs
+ * end early, then block after block, the one with the most expensive groups first. Within a block far apart, so that any
+ * few of them are like the whole. 0 <= place < group_count. */
+int64_t grid_group_in_order(const struct grid *grid, int64_t place);
+
+/* The block that a group belongs to. */
+int64_t grid_block_of(const struct grid *grid, int64_t group);
 
 /* The group that a run belongs to. */
 int64_t grid_group_of(const struct grid *grid, int64_t run);

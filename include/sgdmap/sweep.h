@@ -24,6 +24,7 @@ struct sweep_progress {
     int64_t trained;             /* runs that ended in this session */
     double cost;                 /* predicted seconds of all that this session has to do */
     double cost_done;            /* of that, what is behind */
+    double left;                 /* s to the end of the sweep, by what has been learned so far */
     double elapsed;              /* s since the start of the session */
     int ranks;
 };
@@ -37,12 +38,17 @@ struct sweep_observer {
     void *context;
 };
 
-/* What became of the ranks' time, on rank 0. */
+/* What became of a rank's time, s. */
+struct sweep_times {
+    double all;
+    double steps, inputs, diagnostics; /* training */
+    double writing, waiting;
+};
+
+/* On rank 0. */
 struct sweep_summary {
     struct sweep_progress progress;
-    double idle_mean, idle_worst; /* share of the session that ranks waited for work, in [0, 1] */
-    double write_mean;            /* share that went into the file */
-    int idle_worst_rank;
+    struct sweep_times *times; /* [ranks], NULL on other ranks; for the caller to free */
 };
 
 /* Collective. Trains all runs of `store` that are not done, failed ones included; with `fresh`, just created,

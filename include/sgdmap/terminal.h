@@ -11,9 +11,7 @@ struct terminal {
     bool bar;  /* stderr, or that of the mpirun above us, is a terminal */
     int width; /* columns */
     bool drawn;
-    bool idle;                   /* there is nothing to train, and nothing to tell */
-    double rate_time, rate_cost; /* the window over which the speed is measured */
-    double speed;                /* cost a second, of late */
+    bool idle; /* there is nothing to train, and nothing to tell */
 };
 
 void terminal_init(struct terminal *terminal);
@@ -27,7 +25,6 @@ void terminal_progress(void *terminal, const struct sweep_progress *progress, bo
 void terminal_failure(void *terminal, int64_t run, const char *message);
 
 /* The bar's line without the terminal's codes; for tests. Returns its length. */
-int terminal_line(const struct terminal *terminal, const struct sweep_progress *progress, char *ret,
-                  size_t size);
+int terminal_line(const struct sweep_progress *progress, char *ret, size_t size);
 
 #endif

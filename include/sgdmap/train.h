@@ -49,12 +49,24 @@ WARN_UNUSED int trainer_new(const struct kernels *kernels, const struct train_gr
                             struct trainer **ret, struct error *err);
 void trainer_free(struct trainer *trainer);
 
-/* Trains until all runs have ended, or for about `seconds`, at least one step. Returns true when all have.
- * The bits do not depend on how the work is cut into calls. */
+/* Trains until all runs have ended, or for about `seconds`, at least a step or so of one block. Returns true when all
+ * have. The bits do not depend on how the work is cut into calls. */
 bool trainer_advance(struct trainer *trainer, double seconds);
 
-/* How much of the work is behind, in [0, 1]; a run that ended early counts whole. */
-double trainer_progress(const struct trainer *trainer);
+/* Shares of the group's steps, which add up to 1 in the end. */
+struct trainer_progress {
+    double done;
+    double saved; /* by runs that ended early */
+};
+struct trainer_progress trainer_progress(const struct trainer *trainer);
+
+/* Where the time of trainer_advance() went, in seconds. */
+struct trainer_times {
+    double all;
+    double inputs;      /* drawing them, and the teachers' outputs */
+    double diagnostics; /* records, and the losses of runs that ended */
+};
+struct trainer_times trainer_times(const struct trainer *trainer);
 
 /* In the order of `group->runs`. NULL for a field that is not wanted. */
 const double *trainer_field(const struct trainer *trainer,

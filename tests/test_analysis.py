@@ -1,7 +1,9 @@
 """The analysis against files whose every value is known (see conftest.write_sweep)."""
 from __future__ import annotations
 
+import base64
 import fcntl
+import io
 import itertools
 import json
 import os
@@ -10,14 +12,16 @@ import re
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
+import PIL.Image
 import pytest
 import xarray as xr
 from conftest import AXES, FIELDS, OUTCOMES, converges_at_small_steps, write_sweep
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.image import imread
 
 from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, maps, open_sweep, select, style
@@ -502,14 +506,8 @@ def test_grids_of_every_kind(sweep_file, grid, arguments):
     assert share_of(picture, "#ffffff") < 0.95
 
 
-@pytest.mark.parametrize("arguments", [[], ["--width", "3.25"], ["--where", "dimension=10"], ["--quantity", "outcome"],
-                                       ["--quantity", "steps,final_error"], ["--title", "a title " * 20]])
-def test_nothing_overlaps_or_leaves_the_page(realistic_file, arguments):
-    parser = cli._parser()
-    options = parser.parse_args(["map", str(realistic_file), *arguments])
-    cells = maps.cell_statistics(select(open_sweep(realistic_file), dict(options.where)), "step_size", "init_scale")
-    figure = maps.draw_map(cells, "step_size", "init_scale", options.quantity, title=options.title or "",
-                           width=options.width)
+def assert_tidy(figure) -> None:
+    """Nothing overlaps or leaves the page."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
@@ -518,8 +516,249 @@ def test_nothing_overlaps_or_leaves_the_page(realistic_file, arguments):
         assert box.x0 >= page.x0 and box.y0 >= page.y0 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1, box
     for one, other in itertools.combinations(boxes, 2):
         width, height = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
-        # 1.5 pixels (of 100 an inch): boxes of text include room below the line.
-        assert width <= 1.5 or height <= 1.5, (one, other)
+        # 0.015 in: boxes of text include room below the line.
+        assert min(width, height) <= 0.015 * figure.dpi, (one, other)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--width", "3.25"], ["--where", "dimension=10"], ["--quantity", "outcome"],
+                                       ["--quantity", "steps,final_error"], ["--title", "a title " * 20],
+                                       ["--cell", "1"], ["--cell", "5", "--quantity", "steps,final_error"],
+                                       ["--cell", "4", "--dpi", "150", "--where", "dimension=10"],
+                                       ["--cell", "9", "--width", "4", "--quantity", "steps"]])
+def test_nothing_overlaps_or_leaves_the_page(realistic_file, arguments):
+    parser = cli._parser()
+    options = parser.parse_args(["map", str(realistic_file), *arguments])
+    cells = maps.cell_statistics(select(open_sweep(realistic_file), dict(options.where)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", options.quantity, title=options.title or "",
+                           width=options.width, dpi=options.dpi, cell=options.cell)
+    assert_tidy(figure)
+
+
+# -- Cells of whole pixels ---------------------------------------------------------------------------------------------
+
+# Both axes uneven, so that cells of one size are no accident of their values; and even ones.
+UNEVEN = {"dimension": [10, 20, 50], "replicate": [0], "step_size": [1e-3, 2e-3, 0.03, 0.04, 0.05, 0.9, 1.0],
+          "init_scale": [0.0, 0.1, 1.0, 1.1, 2.0]}
+EVEN = {**UNEVEN, "step_size": np.geomspace(1e-3, 1, 11), "init_scale": np.linspace(0, 2, 6)}
+
+
+def irregular(setting):
+    """A pattern without symmetry, different in each panel: outcomes and steps from a hash of the setting."""
+    bits = zlib.crc32(f"{setting['dimension']} {setting['step_size']:.9g} {setting['init_scale']:.9g}".encode())
+    return ("converged", "diverged", "stalled", "unfinished")[bits % 4], 10 + bits % 97, 1e-4
+
+
+def expected_cells(grid, dimension, quantity, cell) -> np.ndarray:
+    """Pixels [height, width, 3] of a panel as the model says: rows from the top, so the largest init_scale first."""
+    runs = [[irregular({"dimension": dimension, "step_size": step_size, "init_scale": init_scale})[:2]
+             for step_size in grid["step_size"]] for init_scale in reversed(grid["init_scale"])]
+    if quantity == "outcome":
+        colours = [[to_rgb(style.OUTCOME_COLOURS[status]) for status, _ in row] for row in runs]
+    else:
+        every = [irregular({"dimension": d, "step_size": s, "init_scale": i})[:2]
+                 for d in grid["dimension"] for s in grid["step_size"] for i in grid["init_scale"]]
+        colours = [[to_rgb(style.NEITHER)] * len(row) for row in runs]
+        for outcome, cmap in (("converged", style.CONVERGENCE_STEPS), ("diverged", style.DIVERGENCE_STEPS)):
+            steps = [count for status, count in every if status == outcome]
+            norm = LogNorm(min(steps), max(steps))
+            for colour_row, row in zip(colours, runs):
+                for i, (status, count) in enumerate(row):
+                    if status == outcome:
+                        colour_row[i] = cmap(norm(count))[:3]
+    pixels = np.round(255 * np.array(colours)).astype(np.uint8)
+    return np.kron(pixels, np.ones((cell, cell, 1), dtype=np.uint8))
+
+
+def places(picture: np.ndarray, block: np.ndarray) -> list[tuple[int, int]]:
+    """(row, column) of each place where the block stands in the picture, pixel for pixel."""
+    height, width = block.shape[:2]
+    starts = np.argwhere((picture[: len(picture) - height + 1, : picture.shape[1] - width + 1] == block[0, 0]).all(-1))
+    return [(r, c) for r, c in starts.tolist() if (picture[r : r + height, c : c + width] == block).all()]
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.round(255 * imread(str(path))[..., :3]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("grid", [UNEVEN, EVEN], ids=["uneven", "even"])
+@pytest.mark.parametrize("cell", [1, 2, 3])
+@pytest.mark.parametrize("arguments", [[], ["--dpi", "217"], ["--width", "3.3"]], ids=["", "dpi", "width"])
+def test_each_cell_has_its_block_of_pixels(sweep_file, tmp_path, monkeypatch, grid, cell, arguments):
+    if "--width" in arguments:
+        monkeypatch.setattr(maps, "_MIN_DPI", 1)  # the grid is small, to be checked in full
+    out = tmp_path / "map.png"
+    path = sweep_file(grid, irregular)
+    assert run("map", path, "-o", out, "--cell", cell, "--quantity", "outcome,steps", *arguments) == 0
+    picture = pixels_of(out)
+    ink = np.round(255 * np.array(to_rgb(style.INK)))
+    corners = {}
+    for quantity, dimension in itertools.product(("outcome", "steps"), grid["dimension"]):
+        block = expected_cells(grid, dimension, quantity, cell)
+        found = places(picture, block)
+        assert len(found) == 1, (quantity, dimension, found)
+        row, column = corners[quantity, dimension] = found[0]
+        # The frame: whole pixels, around the cells and not on them.
+        ring = picture[row - 1 : row + block.shape[0] + 1, column - 1 : column + block.shape[1] + 1].copy()
+        ring[1:-1, 1:-1] = ink
+        assert (ring == ink).all(), (quantity, dimension)
+    first, *others = (corners["outcome", dimension] for dimension in grid["dimension"])
+    assert all(row == first[0] for row, _ in others)
+    assert first[1] < others[0][1] < others[1][1]
+    if "--width" in arguments:
+        assert abs(picture.shape[1] - 3.3 * dots_an_inch(out)) <= 1
+    if "--dpi" in arguments:
+        assert dots_an_inch(out) == pytest.approx(217, abs=0.1)
+
+
+def dots_an_inch(path: Path) -> float:
+    with PIL.Image.open(path) as image:
+        return image.info["dpi"][0]
+
+
+@pytest.mark.parametrize("grid", [UNEVEN, EVEN], ids=["uneven", "even"])
+def test_ticks_stand_at_the_middle_of_their_cells(sweep_file, grid):
+    cells = maps.cell_statistics(open_sweep(sweep_file(grid, irregular)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", ["outcome"], cell=40)
+    figure.canvas.draw()
+    panel = next(ax for ax in figure.axes if ax.get_label().startswith("panel"))
+    for name, mpl_axis, along in (("step_size", panel.xaxis, 0), ("init_scale", panel.yaxis, 1)):
+        checked = 0
+        for position, label in zip(mpl_axis.get_majorticklocs(), mpl_axis.get_majorticklabels()):
+            middle = {style.value_text(value): 40 * (i + 0.5) for i, value in enumerate(grid[name])}
+            middle |= {"$10^{-3}$": 20, "$10^{0}$": 40 * (len(grid[name]) - 0.5)} if along == 0 else {}
+            if label.get_text() in middle:
+                at = panel.transData.transform((position, position))[along] - panel.bbox.min[along]
+                assert at == pytest.approx(middle[label.get_text()], abs=0.5), (name, label.get_text())
+                checked += 1
+        assert checked >= 2, name
+
+
+@pytest.mark.parametrize("cell", [None, 1, 30])
+@pytest.mark.parametrize("quantities", [["steps"], ["steps", "outcome"], ["final_error", "steps", "probability"]])
+def test_keys_of_all_outcomes_stay_on_the_page(sweep_file, cell, quantities):
+    cells = maps.cell_statistics(open_sweep(sweep_file(EVEN, irregular)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", quantities, title="a title", cell=cell)
+    assert_tidy(figure)
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert "neither: stalled or unfinished" in words.replace("\n", " ")
+
+
+def test_cells_hide_under_nothing(sweep_file, tmp_path):
+    # The line where the probability is 1/2 would lie on cells; without --cell it is drawn.
+    grid = {"step_size": np.geomspace(1e-3, 1, 9), "init_scale": [0.0, 1.0, 2.0, 3.0]}
+    path, out = sweep_file(grid), tmp_path / "map.png"
+    block = np.empty((4 * 6, 9 * 6, 3), dtype=np.uint8)
+    block[:, : 5 * 6] = np.round(255 * np.array(to_rgb(style.OUTCOME_COLOURS["converged"])))  # below 0.05
+    block[:, 5 * 6 :] = (0xF6, 0xF8, 0xFB)
+    assert run("map", path, "-o", out, "--cell", 6, "--quantity", "probability") == 0
+    assert len(places(pixels_of(out), block)) == 1
+    cells = maps.cell_statistics(open_sweep(path), "step_size", "init_scale")
+    for cell, lines in ((None, 1), (6, 0)):
+        figure = maps.draw_map(cells, "step_size", "init_scale", ["final_error"], cell=cell)
+        words = " ".join(text.get_text() for text in figure.texts)
+        assert [len(ax.lines) for ax in figure.axes if ax.get_label().startswith("panel")] == [lines]
+        assert ("line: probability" in words) == bool(lines)
+
+
+def test_runs_to_come_show_the_ground_in_cells(sweep_file, tmp_path):
+    path = sweep_file({"step_size": [1e-3, 1e-2, 1e-1], "init_scale": [0.0, 1.0]}, partial)
+    assert run("map", path, "-o", tmp_path / "map.png", "--cell", 40, "--quantity", "outcome") == 0
+    picture = pixels_of(tmp_path / "map.png")
+    known = np.empty((80, 80, 3), dtype=np.uint8)
+    for column, outcome in enumerate(("converged", "failed")):
+        known[:, 40 * column : 40 * column + 40] = np.round(255 * np.array(to_rgb(style.OUTCOME_COLOURS[outcome])))
+    [(row, column)] = places(picture, known)
+    ground = picture[row : row + 80, column - 40 : column] / 255
+    assert share_of(ground, style.NO_DATA) > 0.3 and ground.min() > 0.6  # pale, and hatched
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg"])
+def test_many_cells_are_one_pixel_each_in_vector_files(sweep_file, tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(maps, "_RASTER_CELLS", 10)
+    out = tmp_path / f"map.{ending}"
+    assert run("map", sweep_file(EVEN, irregular), "-o", out, "--quantity", "outcome") == 0
+    if ending == "pdf":
+        assert out.read_bytes().count(b"/Width 11") == 3  # one image a panel
+        return
+    images = re.findall(r'<image[^>]*base64,([^"]+)"[^>]* transform="matrix\(([^)]*)\)"', out.read_text())
+    for (data, matrix), dimension in zip(images, EVEN["dimension"], strict=True):
+        across, _, _, down, *_ = (float(number) for number in matrix.split())
+        image = np.round(255 * imread(io.BytesIO(base64.b64decode(data)))[..., :3])
+        assert across > 0
+        np.testing.assert_array_equal(image[:: 1 if down > 0 else -1], expected_cells(EVEN, dimension, "outcome", 1))
+
+
+def long_axes(across: int, up: int) -> dict:
+    return {"replicate": [0], "dimension": [10], "step_size": np.geomspace(1e-3, 1, across),
+            "init_scale": np.linspace(0, 2, up)}
+
+
+@pytest.mark.parametrize("across, up, block", [
+    (90, 40, (1, 1)), (40, 90, (1, 1)),
+    (90, 5, (1, 2)), (5, 90, (2, 1)),  # not to be threads
+])
+def test_one_pixel_a_cell_is_the_default_for_long_axes(sweep_file, tmp_path, across, up, block):
+    # At 20 pixels an inch, the panel of 2.7 in has fewer pixels than 90.
+    grid, out = long_axes(across, up), tmp_path / "map.png"
+    assert run("map", sweep_file(grid, irregular), "-o", out, "--quantity", "outcome", "--dpi", 20) == 0
+    expected = expected_cells(grid, 10, "outcome", 1).repeat(block[1], axis=0).repeat(block[0], axis=1)
+    assert len(places(pixels_of(out), expected)) == 1
+
+
+def test_the_default_begins_where_cells_outnumber_pixels(sweep_file):
+    # Where cells and pixels are equally many or nearly so, no cell may get lost on either side of the choice.
+    cells = {n: maps.cell_statistics(open_sweep(sweep_file(long_axes(n, 3), irregular)), "step_size", "init_scale")
+             for n in range(48, 60)}
+    fitted = []
+    for n, statistics in cells.items():
+        figure = maps.draw_map(statistics, "step_size", "init_scale", ["outcome"], dpi=20)
+        [panel] = [ax for ax in figure.axes if ax.get_label().startswith("panel")]
+        assert panel.bbox.width > n - 0.01
+        fitted.append(bool(panel.images))
+    assert fitted == sorted(fitted) and {False, True} == set(fitted)
+    figure = maps.draw_map(statistics, "step_size", "init_scale", ["outcome"], dpi=20, vector=True)
+    assert figure.get_size_inches()[0] == pytest.approx(3.25)  # formats without pixels have no such choice
+
+
+def test_text_grows_with_the_map(sweep_file):
+    cells = maps.cell_statistics(open_sweep(sweep_file(long_axes(60, 50), irregular)), "step_size", "init_scale")
+    usual = maps.draw_map(cells, "step_size", "init_scale", ["steps"])
+    assert usual.dpi == 300
+    for cell in (5, 10, 30):
+        figure = maps.draw_map(cells, "step_size", "init_scale", ["steps"], cell=cell)
+        [panel] = [ax for ax in figure.axes if ax.get_label().startswith("panel")]
+        assert panel.bbox.width == pytest.approx(60 * cell, abs=1e-3)
+        assert panel.bbox.height == pytest.approx(50 * cell, abs=1e-3)
+        np.testing.assert_allclose(panel.bbox.extents, np.round(panel.bbox.extents), atol=1e-3)
+        # As wide as without --cell, in inches, and so in the size of its text.
+        assert figure.get_size_inches()[0] == pytest.approx(3.25, abs=0.1)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--cell", "0"], "not a number in [1, 1000]"), (["--cell", "1.5"], "not a number in"),
+    (["--cell", "wide"], "not a number in"),
+    (["--cell", "2", "-o", "map.pdf"], "--cell counts the pixels of a .png"),
+    (["--cell", "2", "-o", "map.svg"], "--cell counts the pixels of a .png"),
+    (["--cell", "2", "--dpi", "300", "--width", "3"], "--cell, --width and --dpi are one too many"),
+    (["--cell", "1", "--width", "3"], "too few for the text: leave it out, or use --cell "),
+    (["--cell", "1000"], "is too large (at most 65535 a side"),
+    (["--dpi", "20", "--width", "3"], "pixels for 70 values of step_size: leave one of them out"),
+])
+def test_cells_that_make_no_sense(sweep_file, tmp_path, monkeypatch, capsys, arguments, message):
+    path = sweep_file(long_axes(70, 4))
+    monkeypatch.chdir(tmp_path)
+    assert run("map", path, "--quantity", "steps", *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.out == "" and "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_width_that_an_error_advises_is_wide_enough(sweep_file, tmp_path, capsys):
+    path, out = sweep_file(long_axes(70, 40)), tmp_path / "map.png"
+    assert run("map", path, "-o", out, "--cell", 1, "--width", 3) == 2
+    advised = re.search(r"use --cell (\d+)", capsys.readouterr().err).group(1)
+    assert run("map", path, "-o", out, "--cell", advised, "--width", 3) == 0
+    assert dots_an_inch(out) >= 99.9
 
 
 def test_too_many_panels(sweep_file, capsys):
@@ -573,6 +812,18 @@ def test_outcomes_are_told_apart(deficiency, share, distance):
 def test_outcomes_differ_in_grey():
     lightness = cielab(np.array([to_rgb(colour) for colour in style.OUTCOME_COLOURS.values()]))[:4, 0]
     assert np.diff(np.sort(lightness)).min() > 10
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_steps_to_convergence_and_divergence_are_told_apart(deficiency):
+    # Any two of them, and each from the cells of neither and from the ground: 10 is clear at a glance.
+    matrix = DEFICIENCIES[deficiency]
+    converged, diverged = (cielab(np.asarray(cmap.colors), matrix)
+                           for cmap in (style.CONVERGENCE_STEPS, style.DIVERGENCE_STEPS))
+    assert np.linalg.norm(converged[:, None] - diverged, axis=-1).min() > 35
+    for other in (style.NEITHER, style.NO_DATA):
+        blank = cielab(np.array([to_rgb(other)]), matrix)
+        assert min(np.linalg.norm(ramp - blank, axis=-1).min() for ramp in (converged, diverged)) > 15
 
 
 @pytest.mark.parametrize("cmap", [style.PROBABILITY, style.CONVERGENCE_STEPS, style.DIVERGENCE_STEPS])

@@ -72,6 +72,13 @@ def _add_map(commands: Any) -> None:
               outcome      the most frequent of converged, diverged, stalled, unfinished
               final_error  median of the error at the last step; diverged runs count as infinite
               steps        median steps to convergence where runs converge, to divergence where they diverge
+
+            cells and pixels:
+              With --cell, and by default in a .png of a map with more cells than its panels would have pixels,
+              every cell is a block of whole pixels: nothing is resampled, and no line is drawn over the cells.
+              The figure's size follows. Text keeps its size against the map; with --dpi it has its size in
+              pixels instead, with --width the figure its width in inches. In a .pdf or .svg, a map of many cells
+              is an image of one pixel a cell.
             """),
         epilog=textwrap.dedent("""\
             axes: dimension, batch_size, input, replicate, teacher_norm, link, step_size, init_scale
@@ -80,6 +87,7 @@ def _add_map(commands: Any) -> None:
               sgdmap-analysis map sweep.nc
               sgdmap-analysis map sweep.nc --where dimension=10,50 --where step_size=1e-3: -o figure2.pdf
               sgdmap-analysis map sweep.nc --x teacher_norm --y dimension --quantity probability --width 3.25
+              sgdmap-analysis map sweep.nc --quantity steps --cell 2 -o large.png
               sgdmap-analysis map sweep.nc --json | jq '.panels[0].probability'
             """),
     )
@@ -103,8 +111,12 @@ def _add_map(commands: Any) -> None:
                         help="line above the figure (default: what all runs have in common; '' for none)")
     parser.add_argument("--width", metavar="INCHES", type=_width,
                         help="width of the figure (default: 5.5, or 3.25 for a single panel; wider for many)")
-    parser.add_argument("--dpi", metavar="N", type=_dpi, default=300,
-                        help="pixels an inch of a png (default: 300)")
+    parser.add_argument("--dpi", metavar="N", type=_dpi,
+                        help="pixels an inch of a png (default: 300, or what --cell and --width make of it)")
+    parser.add_argument("--cell", metavar="PIXELS", type=_cell,
+                        help="draw every cell as a square of PIXELS x PIXELS of a png (default: 1 if an axis has more "
+                        "cells than the panel would have pixels; else cells share the panel's size). Of --width and "
+                        "--dpi, at most one may be given too")
     parser.add_argument("--confidence", metavar="P", type=_confidence, default=0.95,
                         help="coverage of the Wilson interval (default: 0.95)")
     parser.set_defaults(command=_map)
@@ -127,9 +139,9 @@ def _map(options: argparse.Namespace) -> None:
     cells = maps.cell_statistics(sweep, x, y, options.confidence)
     if output is not None:
         title = _common_settings(sweep) if options.title is None else options.title
-        figure = maps.draw_map(cells, x, y, options.quantity, title=title, width=options.width,
-                               vector=output.suffix.lower() != ".png")
-        _save(figure, output, options.dpi, sweep.attrs)
+        figure = maps.draw_map(cells, x, y, options.quantity, title=title, width=options.width, dpi=options.dpi,
+                               cell=options.cell, vector=output.suffix.lower() != ".png")
+        _save(figure, output, sweep.attrs)
     if options.json:
         numbers = {
             "file": options.file,
@@ -155,7 +167,7 @@ def _common_settings(sweep: Any) -> str:
     return ", ".join(setting_text(name, sweep[name].values[0]) for name in fixed)
 
 
-def _save(figure: Any, output: Path, dpi: int, attributes: dict[str, Any]) -> None:
+def _save(figure: Any, output: Path, attributes: dict[str, Any]) -> None:
     """Write the picture whole or not at all. The same file gives the same bytes: no date, but where it comes from."""
     import matplotlib
 
@@ -172,7 +184,7 @@ def _save(figure: Any, output: Path, dpi: int, attributes: dict[str, Any]) -> No
     try:
         with matplotlib.rc_context(parameters()):
             # In vector formats, dpi is that of the meshes too large to be shapes.
-            figure.savefig(partial, format=kind, dpi=dpi if kind == "png" else 600, metadata=metadata)
+            figure.savefig(partial, format=kind, dpi=figure.dpi if kind == "png" else 600, metadata=metadata)
         os.replace(partial, output)
     except OSError as error:
         raise SweepError(f"{output}: {error.strerror or error}") from error
@@ -241,6 +253,10 @@ def _width(text: str) -> float:
 
 def _dpi(text: str) -> int:
     return _ranged(text, int, 20, 2400)
+
+
+def _cell(text: str) -> int:
+    return _ranged(text, int, 1, 1000)
 
 
 def _confidence(text: str) -> float:

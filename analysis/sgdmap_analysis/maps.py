@@ -1,13 +1,14 @@
 """Maps: a quantity over two axes of the grid as colour, small multiples over the other axes.
 
 What is drawn comes from `cell_statistics` (numbers) and the classes below it (colours); where it is drawn is decided
-in inches by `draw_map`, so that a figure fits a column of a paper to the point.
+in inches by `draw_map`, so that a figure fits a column of a paper to the point. A map of many cells is laid out the
+other way round: cells have whole pixels, and the pixels an inch follow.
 """
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Mapping, Sequence
 
 import contourpy
@@ -19,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -35,6 +37,10 @@ MAX_PANELS = 64
 
 # More cells than this become an image inside a pdf or svg: as single shapes they would choke its readers.
 _RASTER_CELLS = 20_000
+
+# What matplotlib's Agg can draw, and a picture of 1 GB while it is drawn.
+_MAX_SIDE = 2**16 - 1
+_MAX_PIXELS = 2**28
 
 
 # -- Axes --------------------------------------------------------------------------------------------------------------
@@ -70,6 +76,19 @@ class Axis:
 
     def unscaled(self, positions: np.ndarray) -> np.ndarray:
         return 10.0**positions if self.scale == "log" else positions
+
+    def is_even(self) -> bool:
+        """Whether all cells are equally wide on paper: no edge is off by more than a tenth of a cell."""
+        edges = self.scaled(self.edges)
+        even = np.linspace(edges[0], edges[-1], edges.size)
+        return bool(np.abs(edges - even).max() <= 0.1 * (even[1] - even[0]))
+
+    def evenly(self) -> Axis:
+        """This axis if its cells are equally wide, else its values at equal distances."""
+        if self.is_even():
+            return self
+        centres = np.arange(self.values.size, dtype=float)
+        return Axis(self.name, self.values, "ordinal", centres, cell_edges(centres, "ordinal"))
 
 
 def axis_scale(values: np.ndarray) -> str:
@@ -209,13 +228,13 @@ def _rgba(colours: np.ndarray, shown: np.ndarray) -> np.ndarray:
     return np.concatenate([colours, np.where(shown, 1.0, 0.0)[..., None]], axis=-1)
 
 
-def _log_norm(values: np.ndarray) -> LogNorm:
-    """A log norm over the finite positive values, at least a factor of ten wide."""
+def _log_norm(values: np.ndarray, factor: float = 10.0) -> LogNorm:
+    """A log norm over the finite positive values, at least a factor wide."""
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min(), values.max()) if values.size else (0.1, 1.0)
-    if high < 10 * low:
+    if high < factor * low:
         middle = math.sqrt(low * high)
-        low, high = middle / math.sqrt(10), middle * math.sqrt(10)
+        low, high = middle / math.sqrt(factor), middle * math.sqrt(factor)
     return LogNorm(low, high)
 
 
@@ -245,7 +264,13 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Layer:
-    """One quantity made ready to draw. image: RGBA DataArray [other axes, y, x, rgba]."""
+    """One quantity made ready to draw.
+
+    image
+        RGBA DataArray [other axes, y, x, rgba].
+    contour, contour_note
+        Whether the line of probability 1/2 belongs on it, and what the key says of the line.
+    """
 
     title: str
     image: xr.DataArray
@@ -253,6 +278,10 @@ class Layer:
     swatches: list[Swatch]
     note: str
     contour: bool
+    contour_note: str = ""
+
+    def without_contour(self) -> Layer:
+        return replace(self, contour=False, contour_note="", bars=[replace(bar, mark=None) for bar in self.bars])
 
 
 def layer(quantity: str, cells: xr.Dataset) -> Layer:
@@ -265,7 +294,8 @@ def layer(quantity: str, cells: xr.Dataset) -> Layer:
         "final_error": "Final error" if cells.n.max() <= 1 else "Median final error",
         "steps": "Steps to convergence or divergence",
     }
-    return Layer(titles[quantity], xr.DataArray(image, dims=(*cells.n.dims, "rgba")), bars, swatches, note, contour)
+    return Layer(titles[quantity], xr.DataArray(image, dims=(*cells.n.dims, "rgba")), bars, swatches, note, contour,
+                 "line: probability of convergence 1/2" if quantity == "final_error" else "")
 
 
 def _nothing(cells: xr.Dataset) -> list[Swatch]:
@@ -331,15 +361,15 @@ def _final_error(cells: xr.Dataset) -> tuple:
     colours[diverged] = to_rgb(style.OUTCOME_COLOURS["diverged"])
     swatches = [Swatch("diverged", _single("diverged"))] if diverged.any() else []
     image = _over_failed(colours, ~np.isnan(error), cells)
-    return image, [ColourBar(cmap, norm)], swatches + _nothing(cells), "line: probability of convergence 1/2", True
+    return image, [ColourBar(cmap, norm)], swatches + _nothing(cells), "", True
 
 
 def _steps(cells: xr.Dataset) -> tuple:
     outcome = cells.most_frequent.values
     image = np.zeros((*outcome.shape, 4))
-    # Neither: budget spent. A neutral light tone, so that both hues fade into it from their sides.
+    # Neither: a neutral light tone, so that both hues fade towards it from their sides.
     neither = np.isin(outcome, ("stalled", "unfinished"))
-    blank = np.array([to_rgb("#f1f1ef")])
+    blank = np.array([to_rgb(style.NEITHER)])
     image[neither] = (*blank[0], 1)
     bars = []
     for name, values, cmap, label in (
@@ -348,14 +378,18 @@ def _steps(cells: xr.Dataset) -> tuple:
     ):
         here = (outcome == name) & np.isfinite(values)
         if here.any():
-            norm = _log_norm(values[here])
+            # Three, not ten: colours are scarce where neighbours differ by few steps. Less might hold no 1, 2 or 5.
+            norm = _log_norm(values[here], 3.0)
             image[here, :3] = _log_colours(values[here], cmap, norm)
             image[here, 3] = 1
             bars.append(ColourBar(cmap, norm, label))
-    swatches = [Swatch("neither", blank)] if neither.any() else []
+    names = [name for name in ("stalled", "unfinished") if (outcome == name).any()]
+    swatches = [Swatch("neither", blank)] if names else []
     failed = outcome == "failed"
     image[failed] = (*_single("failed")[0], 1)
-    note = "median of the runs of the most frequent outcome" if cells.n.max() > 1 else ""
+    notes = [f"neither: {' or '.join(names)}"] if names else []
+    notes += ["median of the runs of the most frequent outcome"] if cells.n.max() > 1 else []
+    note = "; ".join(notes)
     return image, bars, swatches + _nothing(cells), note, False
 
 
@@ -427,6 +461,13 @@ _KEY_LINE = 0.15
 _SIDE_KEY = 0.98
 _MIN_PANEL = 0.8
 
+# Pixels an inch: of a png unless the cells decide, and the fewest at which text can be read.
+DPI = 300
+_MIN_DPI = 100
+# Cells whose size is not asked for are squares of one pixel, unless the map would be a thread, so many times longer
+# than wide.
+_MAX_ASPECT = 8
+
 
 def draw_map(
     cells: xr.Dataset,
@@ -436,35 +477,77 @@ def draw_map(
     *,
     title: str = "",
     width: float | None = None,
+    dpi: float | None = None,
+    cell: int | None = None,
     vector: bool = False,
 ) -> Figure:
     """Draw the quantities of `cell_statistics` over the axes x and y.
 
     Each quantity is a block of panels with its key; blocks stand side by side where panels stay wide enough, else one
-    above the other. `width` is in inches (default: 5.5, the text width of a NeurIPS paper, or 3.25, a column, for a
-    single panel; more if panels would be too small). The height follows from the content. `vector` prepares for pdf
-    and svg.
+    above the other. The height follows from the content. The figure's own dpi is that to save a png with.
+
+    width
+        Inches (default: 5.5, the text width of a NeurIPS paper, or 3.25, a column, for a single panel; more if panels
+        would be too small).
+    dpi
+        Pixels an inch of a png (default: 300).
+    cell
+        Every cell is a square of so many pixels of a png, nothing between cells is resampled, and no line is drawn
+        over them. Of `width` and `dpi`, one follows from the other; without both, text is as large against the map as
+        without `cell`. By default, a map with more cells than its panels would have pixels has one pixel a cell
+        (several along an axis more than _MAX_ASPECT times shorter than the other).
+    vector
+        Prepare for pdf and svg, which have no pixels: no `cell`.
     """
+    if cell is not None and vector:
+        raise ArgumentError("--cell counts the pixels of a .png; a .pdf or .svg has none")
+    if cell is not None and width is not None and dpi is not None:
+        raise ArgumentError("--cell, --width and --dpi are one too many: two of them decide the third")
     with matplotlib.rc_context(style.parameters()):
-        return _Sheet(cells, x, y, quantities, title, width, vector).draw()
+        return _Sheet(cells, x, y, quantities, title, width, dpi, vector).draw(cell)
+
+
+class _CellImage(AxesImage):
+    """The image of a panel [y, x, rgba], each of its cells a block of (across, up) whole pixels."""
+
+    def __init__(self, ax: Axes, image: np.ndarray, cell: tuple[int, int]) -> None:
+        super().__init__(ax, extent=(0, 1, 0, 1), origin="lower", interpolation="none", transform=ax.transAxes,
+                         zorder=1)
+        self.set_data(np.round(255 * image).astype(np.uint8))
+        self.cell = cell
+
+    def make_image(self, renderer: Any, magnification: float = 1.0, unsampled: bool = False) -> tuple:
+        blocks = self._A.repeat(self.cell[1], axis=0).repeat(self.cell[0], axis=1)
+        box = self.axes.bbox
+        if unsampled or (round(box.height), round(box.width)) != blocks.shape[:2]:
+            return super().make_image(renderer, magnification, unsampled)  # a format without pixels, or others' dpi
+        # Not matplotlib's resampling: a panel that is wider by a rounding error would get a column of pixels more.
+        return blocks, round(box.x0), round(box.y0), None
+
+    def get_window_extent(self, renderer: Any = None) -> Any:
+        return self.axes.bbox  # matplotlib takes the extent for data
 
 
 class _Sheet:
     """The figure while it is laid out. Lengths are inches, heights count from the top."""
 
     def __init__(self, cells: xr.Dataset, x: str, y: str, quantities: Sequence[str], title: str,
-                 width: float | None, vector: bool) -> None:
+                 width: float | None, dpi: float | None, vector: bool) -> None:
         self.cells = cells
         self.x, self.y = Axis.of(x, cells[x].values), Axis.of(y, cells[y].values)
         self.layers = [layer(quantity, self.cells) for quantity in quantities]
         self.facets = facets(self.cells, x, y)
         self.title = title
         self.vector = vector
-        self.gap = _GAP  # between the panels of a line
+        self.cell: tuple[int, int] | None = None  # pixels of a cell, across and up, if they decide the layout
+        self.panel: tuple[float, float] | None = None  # width and height of the panels then
+        self.gap = self.line_gap = _GAP  # between the panels of a line, and between lines
         self.overhang = 0.0  # of tick labels beyond the right end of a panel
         single = len(self.layers) * self.facets.grid_columns == 1
         self.width = width or (3.25 if single else 5.5)
         self.fixed_width = width is not None
+        self.dpi = dpi or DPI
+        self.fixed_dpi = dpi is not None
         self.figure = Figure(figsize=(self.width, 3))
         self.renderer = FigureCanvasAgg(self.figure).get_renderer()
 
@@ -480,41 +563,49 @@ class _Sheet:
         if len(self.layers) > 1 and (panel < _MIN_PANEL or heading > block + _BLOCK_GAP / 2):
             self.side_by_side = False
             self.block_columns = 1
-        # An axis with one value is no axis: it is told in words (see setting_text), not drawn.
-        if self.y.values.size > 1:
-            height = self._panel_height(self._panel_width(0.25, check=False)) * self.facets.grid_rows
-            self.y_label = "\n".join(self._wrapped(style.AXIS_LABELS[self.y.name], height + 0.25, 7))
-        self.x_label = style.AXIS_LABELS[self.x.name] if self.x.values.size > 1 else ""
+        self._label_axes(self._panel_height(self._panel_width(0.25, check=False)))
 
-    def draw(self) -> Figure:
+    def _label_axes(self, height: float) -> None:
+        # An axis with one value is no axis: it is told in words (see setting_text), not drawn.
+        self.x_label = style.AXIS_LABELS[self.x.name] if self.x.values.size > 1 else ""
+        if self.y.values.size > 1:
+            room = height * self.facets.grid_rows + 0.25
+            self.y_label = "\n".join(self._wrapped(style.AXIS_LABELS[self.y.name], room, 7))
+
+    def draw(self, cell: int | None) -> Figure:
         axes = [self._panels(block) for block in self.layers]
         left, bottom = self._decorations(axes)
+        across_up = self._default_cell(left) if cell is None else (cell, cell)
+        if across_up is not None:
+            left, bottom = self._fit_cells(across_up, axes, left)
         self._place(axes, left, bottom)
+        for block, panels in zip(self.layers, axes):
+            for (ax, *_), (*_, place) in zip(panels, self.facets.panels()):
+                fixed = {name: 0 for name in self.cells.n.dims if name not in (self.x.name, self.y.name, *place)}
+                self._paint(ax, block, place | fixed)
+        self.figure.set_dpi(self.dpi)
         return self.figure
 
     # Panels
 
     def _panels(self, block: Layer) -> list[tuple[Axes, int, int, str]]:
-        panels = []
-        for row, column, label, place in self.facets.panels():
-            ax = self.figure.add_axes((0.2, 0.2, 0.5, 0.5), label=f"panel {id(block)} {row} {column}")
-            fixed = {name: 0 for name in self.cells.n.dims if name not in (self.x.name, self.y.name, *place)}
-            self._paint(ax, block, place | fixed)
-            panels.append((ax, row, column, label))
-        return panels
+        box = (0.2, 0.2, 0.5, 0.5)
+        return [(self.figure.add_axes(box, label=f"panel {id(block)} {row} {column}"), row, column, label)
+                for row, column, label, _ in self.facets.panels()]
 
     def _paint(self, ax: Axes, block: Layer, place: Mapping[str, int]) -> None:
         _ground(ax)
-        ax.set_xscale("log" if self.x.scale == "log" else "linear")
-        ax.set_yscale("log" if self.y.scale == "log" else "linear")
         image = block.image.isel(place).values
-        mesh = ax.pcolormesh(self.x.edges, self.y.edges, image[..., 0], rasterized=self._rasterized(), zorder=1)
-        mesh.set_array(None)
-        mesh.set_facecolor(image.reshape(-1, 4))
-        if self.vector and not self._rasterized():
-            # Readers of pdf and svg smooth each shape alone: without an overlap, hairlines shine through.
-            mesh.set_edgecolor("face")
-            mesh.set_linewidth(0.15)
+        if self.cell is not None or self._rasterized() and self.x.is_even() and self.y.is_even():
+            ax.add_image(_CellImage(ax, image, self.cell or (1, 1)))
+        else:
+            mesh = ax.pcolormesh(self.x.edges, self.y.edges, image[..., 0], rasterized=self._rasterized(), zorder=1)
+            mesh.set_array(None)
+            mesh.set_facecolor(image.reshape(-1, 4))
+            if self.vector and not self._rasterized():
+                # Readers of pdf and svg smooth each shape alone: without an overlap, hairlines shine through.
+                mesh.set_edgecolor("face")
+                mesh.set_linewidth(0.15)
         ax.set_xlim(self.x.edges[[0, -1]])
         ax.set_ylim(self.y.edges[[0, -1]])
         if block.contour:
@@ -533,6 +624,10 @@ class _Sheet:
         left = bottom = 0.0
         for panels in axes:
             for ax, *_ in panels:
+                ax.set_xscale("log" if self.x.scale == "log" else "linear")
+                ax.set_yscale("log" if self.y.scale == "log" else "linear")
+                ax.set_xlim(self.x.edges[[0, -1]])
+                ax.set_ylim(self.y.edges[[0, -1]])
                 ax.set_position((0.2, 0.2, panel / self.width, height / 3))
                 _ticks(ax.xaxis, self.x, panel / 0.3)
                 _ticks(ax.yaxis, self.y, height / 0.2)
@@ -547,6 +642,71 @@ class _Sheet:
                     self.gap = max(self.gap, sum(over) / self.figure.dpi + 0.06)
         return left, bottom
 
+    # Cells of whole pixels
+
+    def _default_cell(self, left: float) -> tuple[int, int] | None:
+        """The pixels of a cell across and up where panels would have fewer pixels than cells, else None."""
+        if self.vector:
+            return None
+        across, up = self.x.values.size, self.y.values.size
+        panel = self._panel_width(left)
+        pixels = panel * self.dpi, self._panel_height(panel) * self.dpi
+        if across <= pixels[0] and up <= pixels[1]:
+            return None
+        if self.fixed_width and self.fixed_dpi:
+            name, cells, room = min((self.x.name, across, pixels[0]), (self.y.name, up, pixels[1]),
+                                    key=lambda axis: axis[2] / axis[1])
+            raise ArgumentError(f"--width {self.width:g} and --dpi {self.dpi:g} leave {room:.0f} pixels for {cells} "
+                                f"values of {name}: leave one of them out, for one pixel a cell")
+        return max(1, round(up / (_MAX_ASPECT * across))), max(1, round(across / (_MAX_ASPECT * up)))
+
+    def _fit_cells(self, cell: tuple[int, int], axes: list[list[tuple[Axes, int, int, str]]],
+                   left: float) -> tuple[float, float]:
+        """Lay out anew around panels of whole pixels; returns the room left of and below them."""
+        self.cell = cell
+        self.x, self.y = self.x.evenly(), self.y.evenly()
+        # A line along cells as small as pixels hides what it separates.
+        self.layers = [block.without_contour() for block in self.layers]
+        across, up = cell[0] * self.x.values.size, cell[1] * self.y.values.size
+        # Labels depend on the size of the panels, and with a given width that size on the labels.
+        for _ in range(3):
+            if not self.fixed_dpi:
+                self.panel = None
+                usual = self._panel_width(left)
+                if self.fixed_width:
+                    self.dpi = across / usual
+                else:
+                    self.dpi = max(_MIN_DPI, math.ceil(max(across, up) / usual))
+            self.panel = across / self.dpi, up / self.dpi
+            self._label_axes(self.panel[1])
+            left, bottom = self._decorations(axes)
+            if not self.fixed_width:
+                break
+        if self.fixed_width and self.dpi < _MIN_DPI:
+            raise ArgumentError(f"--width {self.width:g} makes {self.dpi:.0f} pixels an inch of {self.x.values.size} "
+                                f"cells of {cell[0]} pixels side by side, too few for the text: leave it out, or use "
+                                f"--cell {math.ceil(cell[0] * _MIN_DPI / self.dpi)}")
+        labels = [label for _, _, label, _ in self.facets.panels()] + [label for label, _ in self.facets.columns]
+        self.line_gap = max(_GAP, self._widest([label for label, _ in self.facets.rows]) - self.panel[1] + 0.06)
+        if not self.fixed_width:
+            over = self._widest(labels) - self.panel[0]
+            self.gap = max(self.gap, over + 0.06)
+            self.overhang = max(self.overhang, over / 2)
+            before, after = self._margins(left)
+            blocks = self.block_columns * self._block_width(self.panel[0]) + (self.block_columns - 1) * _BLOCK_GAP
+            heading = max(self._text_width(text, 7, weight="bold") for text in self._headings())
+            self.width = max(before + blocks + after, before + heading + _PAD)
+        return left, bottom
+
+    def _widest(self, labels: Sequence[str]) -> float:
+        return max((self._text_width(label, 7) for label in labels if label), default=0.0)
+
+    def _check_size(self) -> None:
+        width, height = (round(length * self.dpi) for length in (self.width, self.height))
+        if self.cell is not None and (max(width, height) > _MAX_SIDE or width * height > _MAX_PIXELS):
+            raise ArgumentError(f"a picture of {width} x {height} pixels is too large (at most {_MAX_SIDE} a side and "
+                                f"{_MAX_PIXELS} in all): choose some values with --where, or a smaller --cell")
+
     # Sizes
 
     def _margins(self, left: float) -> tuple[float, float]:
@@ -554,6 +714,8 @@ class _Sheet:
         row_labels = max(0.04, self.overhang) + 0.115 * self.row_label_lines if self.row_label_lines else 0.0
         before = _PAD + (_LINE - 0.12 + 0.12 * len(self.y_label.splitlines()) if self.y_label else 0) + left
         after = max(row_labels, self.overhang) + (_PAD + 0.02 if self.side_by_side else 0.1 + _SIDE_KEY)
+        if self.side_by_side and any(isinstance(bar.norm, LogNorm) for bar in self.layers[-1].bars):
+            after = max(after, 0.11)  # half the label of a tick at the end of the bar
         return max(before, 0.08), after
 
     def _headings(self) -> list[str]:
@@ -562,6 +724,8 @@ class _Sheet:
         return [f"{chr(ord('a') + index)}  {block.title}" for index, block in enumerate(self.layers)]
 
     def _panel_width(self, left: float, check: bool = True) -> float:
+        if self.panel is not None:
+            return self.panel[0]
         before, after = self._margins(left)
         across = self.block_columns * self.facets.grid_columns
         gaps = (self.block_columns - 1) * _BLOCK_GAP + self.block_columns * (self.facets.grid_columns - 1) * self.gap
@@ -576,8 +740,26 @@ class _Sheet:
         return panel
 
     def _panel_height(self, panel: float) -> float:
+        if self.panel is not None:
+            return self.panel[1]
         # A map with few lines is a strip, not a tower of bars.
         return min(0.82 * panel, 2.4, 0.06 + 0.24 * self.y.values.size)
+
+    def _block_width(self, panel: float) -> float:
+        """From the left end of a block to the right: its panels, or its words where those are wider."""
+        panels = self.facets.grid_columns * panel + (self.facets.grid_columns - 1) * self.gap
+        if self.panel is None or not self.side_by_side or self.fixed_width:
+            return panels
+        words = [self._text_width(text, 7, weight="bold") for text in self._headings()]
+        for block in self.layers:
+            words.append(sum(max(0.8, self._text_width(bar.label, 6.2) + 0.1) for bar in block.bars)
+                         + 0.2 * (len(block.bars) - 1))
+            words += [0.3 + self._text_width(swatch.label, 6.2) for swatch in block.swatches]
+        return max(panels, *words)
+
+    def _whole(self, length: float) -> float:
+        """The length in whole pixels where cells are."""
+        return length if self.panel is None else round(length * self.dpi) / self.dpi
 
     # Placing
 
@@ -586,8 +768,9 @@ class _Sheet:
         height = self._panel_height(panel)
         before, _ = self._margins(left)
         rows, columns = self.facets.grid_rows, self.facets.grid_columns
-        line_gap = 0.06 + _LINE if self.facets.wrapped else _GAP
-        block_width = columns * panel + (columns - 1) * self.gap
+        line_gap = 0.06 + _LINE if self.facets.wrapped else self.line_gap
+        block_width = self._block_width(panel)
+        panels_width = columns * panel + (columns - 1) * self.gap
         block_height = rows * height + (rows - 1) * line_gap
         column_labels = self.facets.wrapped or any(label for label, _ in self.facets.columns)
 
@@ -610,7 +793,8 @@ class _Sheet:
             if not self.side_by_side:
                 below = bottom + _LINE if index == len(self.layers) - 1 else 0.05
                 key = self._key(self.layers[index], 0, 0, _SIDE_KEY - _PAD, block_height, draw=False)
-                top += max(block_height + below, key) + 0.05
+                words = self._text_width(max(self.y_label.splitlines(), key=len, default=""), 7)
+                top += max(block_height + below, key, words) + 0.05
         if self.side_by_side:
             corners = [(x0, top) for x0, _ in corners]
             top += block_height + bottom + _LINE + 0.07
@@ -627,14 +811,20 @@ class _Sheet:
                 keys.append((key_x, y0, _SIDE_KEY - _PAD))
                 used = self._key(block, key_x, y0, _SIDE_KEY - _PAD, block_height, draw=False)
                 end = max(end, y0 + used)
-        self.height = end + _PAD
-        self.figure.set_size_inches(self.width, self.height)
+        self.width, self.height = self._whole(self.width), self._whole(end + _PAD)
+        self._check_size()
+        # A grain more, since matplotlib cuts off what is no whole pixel.
+        grain = 1e-6 / self.dpi
+        self.figure.set_size_inches(self.width + grain, self.height + grain)
 
         for panels, (x0, y0) in zip(axes, corners):
             count = len(panels)
             for i, (ax, row, column, label) in enumerate(panels):
-                panel_x, panel_y = x0 + column * (panel + self.gap), y0 + row * (height + line_gap)
+                panel_x = self._whole(x0 + column * (panel + self.gap))
+                panel_y = self._whole(y0 + row * (height + line_gap))
                 ax.set_position(self._box(panel_x, panel_y, panel, height))
+                if self.cell is not None:
+                    self._frame(ax, panel_x, panel_y, panel, height)
                 ax.tick_params(labelleft=column == 0 and (not self.side_by_side or panels is axes[0]),
                                labelbottom=i + columns >= count and (self.side_by_side or panels is axes[-1]))
                 top_label = label if self.facets.wrapped else self.facets.columns[column][0] if row == 0 else ""
@@ -651,12 +841,21 @@ class _Sheet:
                 texts.append((_PAD, middle_y, self.y_label,
                               {"ha": "left", "va": "center", "rotation": 90, "multialignment": "center"}))
             if self.side_by_side or panels is axes[-1]:
-                texts.append((x0 + block_width / 2, y0 + block_height + bottom + 0.005,
+                texts.append((x0 + panels_width / 2, y0 + block_height + bottom + 0.005,
                               self.x_label, {"ha": "center", "va": "top"}))
         for text_x, text_y, text, kind in texts:
             self._text(text_x, text_y, text, **kind)
         for block, (x0, y0, key_width) in zip(self.layers, keys):
             self._key(block, x0, y0, key_width, None if self.side_by_side else block_height, draw=True)
+
+    def _frame(self, ax: Axes, x: float, y: float, width: float, height: float) -> None:
+        """A frame of whole pixels around the panel, in place of spines, half of which lie on the outermost cells."""
+        line = max(1, round(0.5 / 72 * self.dpi)) / self.dpi
+        left, bottom, right, top = self._box(x - line, y - line, width + 2 * line, height + 2 * line)
+        self.figure.add_artist(Rectangle((left, bottom), right, top, transform=self.figure.transFigure, linewidth=0,
+                                         facecolor=style.INK, antialiased=False, zorder=-1))
+        ax.spines[:].set_visible(False)
+        ax.set_axisbelow(True)  # nor do ticks lie on cells
 
     def _box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
         return x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
@@ -686,7 +885,8 @@ class _Sheet:
                     self._bar(bar, x + index * (share + 0.2), y, share, _KEY_BAR, lying)
             used += _KEY_BAR + 0.185 + (_LINE if any(bar.label for bar in block.bars) else 0)
         elif block.bars:
-            length = min(max(tall - 0.45, 0.5), 1.5)
+            words = max(self._text_width(bar.label, 6.2) for bar in block.bars)
+            length = min(max(tall - 0.45, 0.5, words), 1.5)
             for index, bar in enumerate(block.bars):
                 if draw:
                     self._bar(bar, x + index * 0.52, y, _KEY_BAR, length, lying)
@@ -708,8 +908,8 @@ class _Sheet:
                     self._text(at[0] + box + 0.04, at[1] + _KEY_BAR / 2, swatch.label, fontsize=size,
                                va="center_baseline")
             used += lines * _KEY_LINE
-        if block.note:
-            for line in self._wrapped(block.note, width, size):
+        for note in filter(None, (block.note, block.contour_note)):
+            for line in self._wrapped(note, width, size):
                 if draw:
                     self._text(x, y + used - 0.01, line, fontsize=size, va="top", color=style.MUTED)
                 used += 0.115
@@ -795,7 +995,9 @@ def _ticks(mpl_axis: Any, axis: Axis, room: float) -> None:
     if axis.values.size == 1:
         mpl_axis.set_major_locator(NullLocator())
     elif axis.scale in ("ordinal", "categorical") or axis.values.size <= min(room, 6):
-        step = 1 if axis.scale == "categorical" else math.ceil(axis.values.size / room)
+        # Names are all told, numbers as far as there is room.
+        named = not np.issubdtype(axis.values.dtype, np.number)
+        step = 1 if named else math.ceil(axis.values.size / room)
         labels = {float(centre): style.value_text(value.item() if hasattr(value, "item") else value)
                   for centre, value in list(zip(axis.centres, axis.values))[::step]}
         mpl_axis.set_major_locator(FixedLocator(list(labels)))
@@ -824,6 +1026,7 @@ def _log_ticks(mpl_axis: Any, low: float, high: float, room: float) -> None:
             mpl_axis.set_minor_locator(FixedLocator([10.0**power for power in powers]))
     else:
         marks = [factor * 10.0**power for power in range(first - 2, last + 3) for factor in (1, 2, 5)]
-        mpl_axis.set_major_locator(FixedLocator([mark for mark in marks if low <= mark <= high]))
+        inside = [mark for mark in marks if low <= mark <= high]
+        mpl_axis.set_major_locator(FixedLocator(inside[::max(1, math.ceil(len(inside) / max(1, int(room))))]))
         mpl_axis.set_major_formatter(FuncFormatter(lambda value, _: style.value_text(float(f"{value:.6g}"))))
     mpl_axis.set_minor_formatter(NullFormatter())

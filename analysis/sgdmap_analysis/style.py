@@ -21,6 +21,8 @@ OUTCOME_COLOURS = {
     "unfinished": "#7fc4ba",
     "failed": "#474747",
 }
+# Where training neither converged nor diverged, among colours for how fast it did.
+NEITHER = "#f4f4f2"
 # No result yet: told by its hatching too, since a pale tint is close to any grey for some readers.
 NO_DATA = "#ececec"
 HATCH = "#a3a3a3"
@@ -71,11 +73,13 @@ def tinted(colours: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return srgb(oklab(np.ones(3)) * (1 - strength) + oklab(colours) * strength)
 
 
-# From almost white to the blue of `converged`: a cell that is sure to converge has one colour in all blocks. Steps run
-# from dark (at once) to pale (as the budget ends), in blue and in orange.
+# From almost white to the blue of `converged`: a cell that is sure to converge has one colour in all blocks.
 PROBABILITY = ramp("sgdmap_probability", ["#f6f8fb", "#8fb6de", OUTCOME_COLOURS["converged"]])
-CONVERGENCE_STEPS = ramp("sgdmap_convergence_steps", ["#0c2a57", OUTCOME_COLOURS["converged"], "#8fb6de", "#dfe9f5"])
-DIVERGENCE_STEPS = ramp("sgdmap_divergence_steps", ["#a03c12", OUTCOME_COLOURS["diverged"], "#fbe3d2"])
+# Steps run from dark (at once) to pale (as the budget ends), in blue and from red to orange. Their pale ends stop where
+# one cell can still be told from one of the other ramp or of NEITHER: the fine structure of a boundary is made of the
+# slowest runs.
+CONVERGENCE_STEPS = ramp("sgdmap_convergence_steps", ["#08204a", OUTCOME_COLOURS["converged"], "#7fadde", "#b4d3f2"])
+DIVERGENCE_STEPS = ramp("sgdmap_divergence_steps", ["#7a1418", OUTCOME_COLOURS["diverged"], "#fccb9f"])
 
 
 def share_strength(share: np.ndarray) -> np.ndarray:

@@ -1,0 +1,191 @@
+/* What tests/bench/compare times, behind flat arguments. Every function works for about `seconds` and returns the mean
+ * seconds of what it says, or NaN if memory is short. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench_parts.h"
+#include "sgdmap/cost.h"
+#include "sgdmap/landscape.h"
+#include "sgdmap/linalg.h"
+#include "sgdmap/model.h"
+#include "sgdmap/stopwatch.h"
+#include "sgdmap/train.h"
+
+void bench_setup(void);
+const char *bench_family(void);
+const char *bench_kernels(void);
+struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs);
+void bench_free(struct trainer *trainer);
+double bench_step(struct trainer *trainer, double seconds);
+double bench_products(int64_t dimension, int64_t batch, int64_t runs, double seconds);
+double bench_peak(double seconds);
+void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret);
+
+void bench_setup(void)
+{
+    linalg_setup();
+}
+
+const char *bench_family(void)
+{
+    return linalg_kernel_family();
+}
+
+const char *bench_kernels(void)
+{
+    return kernels_select(NULL)->name;
+}
+
+/* A group of which no run ends and that has taken its first record. */
+struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs)
+{
+    struct train_run *list = calloc((size_t)runs, sizeof *list);
+    const int64_t steps[] = {0, INT64_C(1) << 40};
+    if (list == NULL)
+        return NULL;
+    for (int64_t r = 0; r < runs; ++r)
+        list[r] = (struct train_run){.step_size = 1e-9, .init_scale = 1, .teacher_norm = 0.5};
+    const struct train_group group = {.dimension = dimension,
+                                      .batch_size = batch,
+                                      .in_lanes = cost_in_lanes(dimension, runs),
+                                      .seed = 1,
+                                      .steps = steps[1],
+                                      .record_count = 2,
+                                      .record_steps = steps,
+                                      .fields = 1u << RECORD_ERROR,
+                                      .run_count = runs,
+                                      .runs = list};
+    struct trainer *trainer = NULL;
+    if (trainer_new(kernels_select(NULL), &group, &trainer, NULL) != 0)
+        trainer = NULL;
+    while (trainer != NULL && !(trainer_progress(trainer).done > 0))
+        trainer_advance(trainer, 0);
+    free(list);
+    return trainer;
+}
+
+void bench_free(struct trainer *trainer)
+{
+    trainer_free(trainer);
+}
+
+/* A step of the whole group. */
+double bench_step(struct trainer *trainer, double seconds)
+{
+    if (trainer == NULL)
+        return NAN;
+    const double before = trainer_progress(trainer).done, start = stopwatch_now();
+    double done = 0;
+    /* To the end of a step of all runs. */
+    while (!(done > 0) || stopwatch_now() < start + seconds) {
+        trainer_advance(trainer, seconds / 4);
+        done = trainer_progress(trainer).done - before;
+    }
+    for (double last = done; !(done > last); done = trainer_progress(trainer).done - before)
+        trainer_advance(trainer, 0);
+    return (stopwatch_now() - start) / (done * (double)(INT64_C(1) << 40));
+}
+
+/* The two products of a step of all runs on BLIS: the students' columns side by side, about 400 at a time, which is where it
+ * is fastest. */
+double bench_products(int64_t dimension, int64_t batch, int64_t runs, double seconds)
+{
+    int64_t width = 400 / dimension;
+    width = width < 1 ? 1 : width > runs ? runs : width;
+    const int64_t columns = width * dimension, panels = (runs + width - 1) / width;
+    double *x = linalg_new(batch * dimension), *a = linalg_new(panels * columns * dimension);
+    double *z = linalg_new(batch * columns), ret = NAN;
+    if (x != NULL && a != NULL && z != NULL) {
+        const double start = stopwatch_now();
+        double time = 0;
+        int64_t steps = 0;
+        for (; steps < 1 || time < seconds; ++steps) {
+            for (int64_t p = 0; p < panels; ++p) {
+                double *panel = a + p * columns * dimension;
+                linalg_product(LINALG_PLAIN, batch, columns, dimension, x, batch, panel, dimension, 0, z,
+                               batch);
+                linalg_product(LINALG_TRANSPOSED, dimension, columns, batch, x, batch, z, batch, 1, panel,
+                               dimension);
+            }
+            time = stopwatch_now() - start;
+        }
+        /* The last panel may be wider than there are runs. */
+        ret = time / (double)steps * (double)runs / (double)(panels * width);
+    }
+    free(x);
+    free(a);
+    free(z);
+    return ret;
+}
+
+static const struct bench_isa *isa(void)
+{
+    static const struct bench_isa *const all[] = {
+#if defined __x86_64__
+        &bench_isa_avx512,
+        &bench_isa_avx2,
+#endif
+        &bench_isa_baseline
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        if (strcmp(all[i]->name, bench_kernels()) == 0)
+            return all[i];
+    return &bench_isa_baseline;
+}
+
+/* A fused multiply-add of two flop, of the 32 or so that the core can have under way. */
+double bench_peak(double seconds)
+{
+    double best = INFINITY;
+    for (const double end = stopwatch_now() + seconds; stopwatch_now() < end;) {
+        const double start = stopwatch_now(), flop = isa()->multiply_adds();
+        best = fmin(best, (stopwatch_now() - start) / flop);
+    }
+    return best;
+}
+
+/* ret [6]: drawing a batch; a teacher's output (on BLIS without the ReLU); and of a run: Z, the gate, the gradient with the update, the error. Where BLIS
+ * trains, Z and the gradient are products. */
+void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret)
+{
+    const int64_t d = dimension, lanes = kernels_select(NULL)->fused->lanes, stride = kernels_padded(batch);
+    const struct kernels *kernels = kernels_select(NULL);
+    double *x = linalg_new(d * stride), *scratch = linalg_new(batch * d + 64), *output = linalg_new(stride);
+    double *a = linalg_new(d * d * lanes),
+           *work = linalg_new(d * (stride + d) * lanes + (stride + 8) * lanes);
+    double factor[KERNELS_LANES] = {0};
+    for (int i = 0; i < 6; ++i)
+        ret[i] = NAN;
+    if (x != NULL && scratch != NULL && output != NULL && a != NULL && work != NULL) {
+        const bool in_lanes = cost_in_lanes(d, lanes);
+        for (int part = 0; part < 6; ++part) {
+            const double start = stopwatch_now();
+            double time = 0;
+            int64_t steps = 0;
+            for (; steps < 1 || time < seconds; ++steps) {
+                if (part == 0)
+                    model_inputs(kernels, 1, 0, d, INPUT_GAUSSIAN, steps, batch, stride, scratch, x);
+                else if (part == 1 && in_lanes)
+                    kernels->fused->output(d, stride, stride, x, a, output);
+                else if (in_lanes)
+                    isa()->part(part - 2, d, batch, stride, x, output, factor, a, work);
+                else if (part == 1 || part == 2)
+                    linalg_product(LINALG_PLAIN, batch, d, d, x, stride, a, d, 0, work, stride);
+                else if (part == 3)
+                    kernels->gate(stride, d, stride, -1e-9, output, work, work + d * stride);
+                else if (part == 4)
+                    linalg_product(LINALG_TRANSPOSED, d, d, batch, x, stride, work, stride, 1, a, d);
+                else
+                    factor[0] += kernels->squared_distance(d * d, a, a);
+                time = stopwatch_now() - start;
+            }
+            ret[part] = time / (double)steps / (double)(part >= 2 && in_lanes ? lanes : 1);
+        }
+    }
+    free(x);
+    free(scratch);
+    free(output);
+    free(a);
+    free(work);
+}

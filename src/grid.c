@@ -122,16 +122,20 @@ static double family_cost(const struct grid *grid, const struct grid_block *bloc
            group_cost(grid, block, last);
 }
 
-/* Groups share what is common best when they are large, but few or long groups leave ranks idle at the sweep's end. */
+/* Groups share what is common best when they are large, but few or long groups leave ranks idle at the sweep's end. Groups of
+ * short runs are made larger still, so that their begin and end do not count. */
 static void choose_width(const struct grid *grid, struct grid_block *block, double total)
 {
-    static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128, LONGEST = 300;
+    static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128, LONGEST = 300, SHORTEST = 0.05;
+    enum { WIDTH_MAX = 1024 };
     const double most = fmin(total / GROUPS, LONGEST);
     const bool in_lanes = block->shape.in_lanes;
-    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST);
+    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST), unit = cost_unit(in_lanes);
     block->width = cost_width(block->shape.dimension, in_lanes, SHARE_IDEAL);
     while (block->width > least && group_cost(grid, block, block->width) > most)
-        block->width -= cost_unit(in_lanes);
+        block->width -= unit;
+    while (block->width < WIDTH_MAX && group_cost(grid, block, block->width + unit) < fmin(most, SHORTEST))
+        block->width += unit;
 }
 
 /* Coprime to `count` and near the golden section of it: the multiples, modulo count, visit all and are spread evenly at any

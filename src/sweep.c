@@ -61,6 +61,8 @@ struct worker {
     double speed;                     /* cost units a second, of late: tells when to ask; 0 unknown */
 
     struct report report; /* being put together */
+    struct report sent;   /* on its way */
+    MPI_Request sending;
     struct sweep_times times;
     bool told_to_stop; /* rank 0's message has come */
 };
@@ -90,12 +92,16 @@ static void take_report(struct master *m, const struct report *report)
         forecast_add(m->forecast, report->bins[i].bin, &report->bins[i].sample);
 }
 
+/* Rank 0 looks at its messages between slices, and a blocking send may wait for that even if the message is small. */
 static void send_report(struct worker *w)
 {
-    if (w->master != NULL)
+    if (w->master != NULL) {
         take_report(w->master, &w->report);
-    else /* small enough to be buffered: rank 0 need not be listening */
-        MPI_Send(&w->report, (int)sizeof w->report, MPI_BYTE, 0, TAG_REPORT, w->comm);
+    } else {
+        MPI_Wait(&w->sending, MPI_STATUS_IGNORE);
+        w->sent = w->report;
+        MPI_Isend(&w->sent, (int)sizeof w->sent, MPI_BYTE, 0, TAG_REPORT, w->comm, &w->sending);
+    }
     w->report = (struct report){0};
 }
 
@@ -552,6 +558,7 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
         } else {
             w->report.leaves = 1;
             send_report(w);
+            MPI_Wait(&w->sending, MPI_STATUS_IGNORE);
             return code;
         }
     }
@@ -587,6 +594,7 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
                        .store = store,
                        .observer = observer,
                        .comm = comm,
+                       .sending = MPI_REQUEST_NULL,
                        .fresh = fresh,
                        .rank = rank,
                        .ranks = ranks};

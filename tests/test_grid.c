@@ -237,7 +237,7 @@ static void widths(void **state)
             width[t] = first_width(axes);
             assert_int_equal(width[t] % cost_unit(dimensions[i] <= 256), 0);
         }
-        assert_true(width[1] <= width[0] && width[0] <= before && width[1] >= 1 && width[0] <= 256);
+        assert_true(width[1] <= width[0] && width[0] <= before && width[1] >= 1 && width[0] <= 1024);
         assert_true(dimensions[i] != 10 || (width[0] > 150 && width[1] < 80));
         before = width[0];
     }

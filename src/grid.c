@@ -130,7 +130,8 @@ static void choose_width(const struct grid *grid, struct grid_block *block, doub
     enum { WIDTH_MAX = 1024 };
     const double most = fmin(total / GROUPS, LONGEST);
     const bool in_lanes = block->shape.in_lanes;
-    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST), unit = cost_unit(in_lanes);
+    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST),
+                  unit = cost_unit(in_lanes);
     block->width = cost_width(block->shape.dimension, in_lanes, SHARE_IDEAL);
     while (block->width > least && group_cost(grid, block, block->width) > most)
         block->width -= unit;

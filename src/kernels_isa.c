@@ -361,25 +361,28 @@ static void pairs(struct kernels_pairs *p)
     const double pi = 0x1.921fb54442d18p1;
     const vector one = splat(1), two = splat(2);
     const vector norm_a = splat(p->column_student_norm), norm_b = splat(p->column_teacher_norm);
-    const vector relative = splat(p->column_norm_difference / p->column_teacher_norm);
+    const vector scale_b = splat(p->column_teacher_scale), scale_a = splat(p->column_student_scale);
+    const vector relative = splat(p->column_norm_difference) * scale_b;
     const vector column_versine = splat(p->column_one_minus_cosine);
     vector sine_sum[PARTS] = {0}, correction_sum[PARTS] = {0};
     p->careful_count = 0;
     for (int64_t i = 0; i < p->dimension; i += WIDTH) {
-        const vector norm_bi = load(p->teacher_norm + i), norm_ai = load(p->student_norm + i);
+        const vector norm_bi = load(p->teacher_norm + i), scale_bi = load(p->teacher_scale + i);
         const vector difference = load(p->norm_difference + i);
         const vector gram = load(p->teacher_gram + i);
         const vector b_delta = load(p->teacher_delta + i), delta_a = load(p->delta_student + i);
         const vector c_bb = load(p->teacher_cosine + i), s_bb = load(p->teacher_sine + i);
         const vector b_a = gram + b_delta, a_a = b_a + delta_a;
-        const vector scale_ba = one / (norm_bi * norm_a), scale_aa = one / (norm_ai * norm_a);
+        const vector scale_ba = scale_bi * scale_a, scale_aa = load(p->student_scale + i) * scale_a;
         const vector c_ba = b_a * scale_ba, c_aa = a_a * scale_aa;
         const vector s_ba = vector_sqrt(positive((one - c_ba) * (one + c_ba)));
         const vector s_aa = vector_sqrt(positive((one - c_aa) * (one + c_aa)));
         const vector change2 = (b_delta - gram * relative) * scale_ba;
-        const vector change1 = (delta_a - b_a * (difference / norm_bi)) * scale_aa;
+        const vector change1 = (delta_a - b_a * (difference * scale_bi)) * scale_aa;
         const vector sines2 = s_ba + s_bb, sines1 = s_aa + s_ba;
-        const vector t2 = -change2 / sines2, t1 = -change1 / sines1;
+        /* One division for two; where a sine is small the pair is a careful one. */
+        const vector inverse = one / (sines1 * sines2);
+        const vector t2 = -change2 * (inverse * sines1), t1 = -change1 * (inverse * sines2);
         const vector e2 = two * vector_atan(t2), e1 = two * vector_atan(t1);
         const vector angle_aa = load(p->teacher_angle + i) + e2 + e1;
 
@@ -390,7 +393,7 @@ static void pairs(struct kernels_pairs *p)
         const mask left_out = careful | outside;
 
         const vector sine_term = difference * s_aa + norm_bi * t1 * (c_aa + c_ba);
-        const vector q1 = one / (one + t1 * t1), q2 = one / (one + t2 * t2);
+        const vector p1 = one + t1 * t1, p2 = one + t2 * t2, q = one / (p1 * p2), q1 = q * p2, q2 = q * p1;
         const vector sin1 = two * t1 * q1, sin2 = two * t2 * q2;
         const vector versine1 = two * t1 * t1 * q1, versine2 = two * t2 * t2 * q2;
         const vector student_term = norm_a * (c_ba * sine_minus_angle(e1, sin1) - s_ba * versine1 -
@@ -403,10 +406,8 @@ static void pairs(struct kernels_pairs *p)
         store(p->angle_difference + i, e1);
         sine_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), sine_term);
         correction_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), correction);
-        for (int lane = 0; lane < WIDTH; ++lane) {
-            p->careful[p->careful_count] = i + lane;
-            p->careful_count += careful[lane] != 0;
-        }
+        for (unsigned lanes = lanes_of(careful); lanes != 0; lanes &= lanes - 1)
+            p->careful[p->careful_count++] = i + __builtin_ctz(lanes);
     }
     p->sine_sum = total(sine_sum);
     p->correction_sum = total(correction_sum);

@@ -38,13 +38,14 @@ struct landscape {
     int64_t dimension;
     int64_t stride; /* padded dimension: the distance of columns in the tables and products below */
     double *teacher, *teacher_rows; /* B and B' [d][stride] */
+    double *student;                /* A [d][stride] */
     /* Of the teacher, [d][stride] */
     double *teacher_gram, *teacher_angle, *teacher_cosine, *teacher_sine;
     /* Of a measurement, [d][stride] */
     double *delta, *delta_rows, *teacher_delta, *delta_student, *complement, *difference, *gradient;
     /* [stride] */
     double *teacher_norm, *student_norm, *norm_difference, *own_angle, *one_minus_cosine;
-    double *usual_teacher_norm, *usual_student_norm; /* NaN for columns that want care, 1 in the padding */
+    double *teacher_scale, *student_scale; /* 1 / norm; NaN for columns that want care, 1 in the padding */
     int64_t *careful;
     int64_t *order;   /* [d] of the student's columns, for evaluate_permuted */
     double *permuted; /* [d][d] */
@@ -67,17 +68,17 @@ static double angle(int64_t n, const double *x, double x_norm, const double *y, 
 
 /* The angle between a = b + delta and b, with a relative error of rounding however small delta is: the part
  * of delta that is perpendicular to b is that of a. */
-static double own_angle(const struct kernels *kernels, int64_t n, const double *b, double b_norm,
-                        const double *delta, const double *a, double a_norm)
+static double own_angle(const struct kernels *kernels, int64_t n, int64_t stride, const double *b,
+                        double b_norm, const double *delta, const double *a, double a_norm)
 {
-    if (kernels->dot(n, delta, delta) >= 0.01 * b_norm * b_norm)
+    if (kernels->dot(stride, delta, delta) >= 0.01 * b_norm * b_norm)
         return angle(n, a, a_norm, b, b_norm);
-    double along = kernels->dot(n, b, delta) / (b_norm * b_norm), perpendicular = 0;
+    double along = kernels->dot(stride, b, delta) / (b_norm * b_norm), perpendicular = 0;
     for (int64_t i = 0; i < n; ++i) {
         double p = delta[i] - along * b[i];
         perpendicular += p * p;
     }
-    return atan2(sqrt(perpendicular) * b_norm, kernels->dot(n, a, b));
+    return atan2(sqrt(perpendicular) * b_norm, kernels->dot(stride, a, b));
 }
 
 /* sin x - x without cancellation */
@@ -141,9 +142,9 @@ static int allocate(struct landscape *l, struct error *err)
     double **matrices[] = {&l->teacher_gram, &l->teacher_angle, &l->teacher_cosine, &l->teacher_sine,
                            &l->delta,        &l->teacher_delta, &l->delta_student,  &l->complement,
                            &l->difference,   &l->gradient,      &l->teacher,        &l->permuted,
-                           &l->teacher_rows, &l->delta_rows};
-    double **vectors[] = {&l->teacher_norm,     &l->student_norm,       &l->norm_difference,   &l->own_angle,
-                          &l->one_minus_cosine, &l->usual_teacher_norm, &l->usual_student_norm};
+                           &l->teacher_rows, &l->delta_rows,    &l->student};
+    double **vectors[] = {&l->teacher_norm,     &l->student_norm,  &l->norm_difference, &l->own_angle,
+                          &l->one_minus_cosine, &l->teacher_scale, &l->student_scale};
     bool ok = true;
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; ++i)
         ok = (*matrices[i] = linalg_new(d * l->stride)) != NULL && ok;
@@ -177,10 +178,10 @@ int landscape_new(const struct kernels *kernels, int64_t dimension, const double
         for (int64_t i = 0; i < d; ++i)
             l->teacher[j * stride + i] = l->teacher_rows[i * stride + j] = teacher[j * d + i];
     for (int64_t i = 0; i < stride; ++i)
-        l->usual_teacher_norm[i] = l->usual_student_norm[i] = 1;
+        l->teacher_scale[i] = l->student_scale[i] = 1;
     for (int64_t j = 0; j < d; ++j) {
         l->teacher_norm[j] = sqrt(kernels->dot(d, teacher + j * d, teacher + j * d));
-        l->usual_teacher_norm[j] = l->teacher_norm[j] > 0 ? l->teacher_norm[j] : NAN;
+        l->teacher_scale[j] = l->teacher_norm[j] > 0 ? 1 / l->teacher_norm[j] : NAN;
     }
     product_of_transposed(l, l->teacher, l->teacher_rows, l->teacher, stride, l->teacher_gram);
     for (int64_t j = 0; j < d; ++j)
@@ -204,11 +205,12 @@ void landscape_free(struct landscape *l)
 {
     if (l == NULL)
         return;
-    double *arrays[] = {l->teacher,       l->teacher_rows,     l->delta_rows,         l->teacher_gram,
-                        l->teacher_angle, l->teacher_cosine,   l->teacher_sine,       l->delta,
-                        l->teacher_delta, l->delta_student,    l->complement,         l->difference,
-                        l->gradient,      l->teacher_norm,     l->student_norm,       l->norm_difference,
-                        l->own_angle,     l->one_minus_cosine, l->usual_teacher_norm, l->usual_student_norm};
+    double *arrays[] = {l->student,         l->teacher,       l->teacher_rows,     l->delta_rows,
+                        l->teacher_gram,    l->teacher_angle, l->teacher_cosine,   l->teacher_sine,
+                        l->delta,           l->teacher_delta, l->delta_student,    l->complement,
+                        l->difference,      l->gradient,      l->teacher_norm,     l->student_norm,
+                        l->norm_difference, l->own_angle,     l->one_minus_cosine, l->teacher_scale,
+                        l->student_scale};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
     free(l->permuted);
@@ -260,21 +262,23 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
     const int64_t d = l->dimension, stride = l->stride;
     double delta_squares = 0, potential = 0, potential_norm = 0;
     for (int64_t j = 0; j < d; ++j) {
-        const double *a = student + j * d, *b = l->teacher + j * stride;
-        double *delta = l->delta + j * stride;
+        const double *b = l->teacher + j * stride;
+        double *delta = l->delta + j * stride, *a = l->student + j * stride;
+        memcpy(a, student + j * d, (size_t)d * sizeof *a);
         for (int64_t i = 0; i < d; ++i)
-            delta[i] = l->delta_rows[i * stride + j] = a[i] - b[i];
-        double delta_delta = l->kernels->dot(d, delta, delta);
-        double gain = 2 * l->kernels->dot(d, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
+            delta[i] = a[i] - b[i];
+        double delta_delta = l->kernels->dot(stride, delta, delta);
+        double gain = 2 * l->kernels->dot(stride, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
         delta_squares += delta_delta;
         potential -= gain;
-        l->student_norm[j] = sqrt(l->kernels->dot(d, a, a));
+        l->student_norm[j] = sqrt(l->kernels->dot(stride, a, a));
         /* Of a student that is small beside its teacher little is left in delta = a - b. */
-        l->usual_student_norm[j] = l->student_norm[j] > 1e-3 * l->teacher_norm[j] ? l->student_norm[j] : NAN;
+        l->student_scale[j] = l->student_norm[j] > 1e-3 * l->teacher_norm[j] ? 1 / l->student_norm[j] : NAN;
         double norms = l->student_norm[j] + l->teacher_norm[j];
         l->norm_difference[j] = norms > 0 ? gain / norms : 0;
         potential_norm -= l->norm_difference[j];
-        l->own_angle[j] = own_angle(l->kernels, d, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
+        l->own_angle[j] =
+            own_angle(l->kernels, d, stride, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
         double half = sin(l->own_angle[j] / 2);
         l->one_minus_cosine[j] = 2 * half * half;
     }
@@ -288,6 +292,9 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
         return;
     }
 
+    for (int64_t j = 0; d <= SMALL_DIMENSION && j < d; ++j)
+        for (int64_t i = 0; i < d; ++i)
+            l->delta_rows[i * stride + j] = l->delta[j * stride + i];
     product_of_transposed(l, l->teacher, l->teacher_rows, l->delta, stride, l->teacher_delta);
     product_of_transposed(l, l->delta, l->delta_rows, student, d, l->delta_student);
 
@@ -296,8 +303,9 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
         const int64_t at = j * stride;
         struct kernels_pairs pairs = {
             .dimension = d,
-            .teacher_norm = l->usual_teacher_norm,
-            .student_norm = l->usual_student_norm,
+            .teacher_norm = l->teacher_norm,
+            .teacher_scale = l->teacher_scale,
+            .student_scale = l->student_scale,
             .norm_difference = l->norm_difference,
             .one_minus_cosine = l->one_minus_cosine,
             .teacher_gram = l->teacher_gram + at,
@@ -306,8 +314,10 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
             .teacher_sine = l->teacher_sine + at,
             .teacher_delta = l->teacher_delta + at,
             .delta_student = l->delta_student + at,
-            .column_teacher_norm = l->usual_teacher_norm[j],
-            .column_student_norm = l->usual_student_norm[j],
+            .column_teacher_norm = l->teacher_norm[j],
+            .column_teacher_scale = l->teacher_scale[j],
+            .column_student_norm = l->student_norm[j],
+            .column_student_scale = l->student_scale[j],
             .column_norm_difference = l->norm_difference[j],
             .column_one_minus_cosine = l->one_minus_cosine[j],
             .angle_complement = l->complement + at,
@@ -331,9 +341,9 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
     double squares = 0, along_delta = 0;
     for (int64_t j = 0; j < d; ++j) {
         for (int64_t i = 0; i < d; ++i)
-            l->gradient[j * stride + i] /= PI;
-        squares += l->kernels->dot(d, l->gradient + j * stride, l->gradient + j * stride);
-        along_delta += l->kernels->dot(d, l->gradient + j * stride, l->delta + j * stride);
+            l->gradient[j * stride + i] *= 1 / PI;
+        squares += l->kernels->dot(stride, l->gradient + j * stride, l->gradient + j * stride);
+        along_delta += l->kernels->dot(stride, l->gradient + j * stride, l->delta + j * stride);
     }
     ret->loss = along_delta / 2 + correction_sum / (2 * PI);
     ret->alignment = delta_squares > 0 ? along_delta / delta_squares : NAN;

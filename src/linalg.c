@@ -249,17 +249,22 @@ static void top_eigenvector(int64_t m, const double *alpha, const double *beta, 
         s[k] *= scale;
 }
 
-/* x loses its parts along the basis [count][n]. Classical Gram-Schmidt, whose products do not wait for one another; done
- * twice it is as good as any (Giraud et al. 2005). coefficients [count]. */
-static void orthogonalize(const struct kernels *kernels, int64_t n, int64_t count, const double *basis,
-                          double *x, double *coefficients)
+/* x loses its parts along the basis [count][n]; returns the length of what is left. Classical Gram-Schmidt, whose products do
+ * not wait for one another; once more where little was left, whose error is large beside it (Giraud et al. 2005).
+ * coefficients [count]. */
+static double orthogonalize(const struct kernels *kernels, int64_t n, int64_t count, const double *basis,
+                            double *x, double *coefficients)
 {
-    for (int pass = 0; pass < 2; ++pass) {
+    double after = sqrt(kernels->dot(n, x, x)), before = INFINITY;
+    for (int pass = 0; pass < 2 && after < 0.1 * before; ++pass) {
+        before = after;
         kernels->project(n, count, basis, x, coefficients);
         for (int64_t k = 0; k < count; ++k)
             coefficients[k] = -coefficients[k];
         kernels->combine(n, count, basis, coefficients, x);
+        after = sqrt(kernels->dot(n, x, x));
     }
+    return after;
 }
 
 /* The columns of `a` into padded ones, in units of its largest entry, so that squares neither overflow nor vanish.
@@ -327,8 +332,7 @@ double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, co
                 kernels->project(n, d, columns, t, next);
             }
             alpha[m] = kernels->dot(n, basis + m * n, next);
-            orthogonalize(kernels, n, m + 1, basis, next, coefficients);
-            beta[m] = sqrt(kernels->dot(n, next, next));
+            beta[m] = orthogonalize(kernels, n, m + 1, basis, next, coefficients);
             ++m;
             bool exhausted = m == d || beta[m - 1] <= 1e-15 * (top > alpha[0] ? top : alpha[0]);
             if (exhausted || m == steps || (m % LANCZOS_CHECK == 0 && m >= LANCZOS_FIRST_CHECK)) {

@@ -74,6 +74,21 @@ INLINE vector choose(mask condition, vector yes, vector no)
     return (vector)(((mask)yes & condition) | ((mask)no & ~condition));
 }
 
+/* Bit l for lane l. */
+INLINE unsigned lanes_of(mask condition)
+{
+#if defined __AVX512DQ__
+    return _mm512_movepi64_mask((__m512i)condition);
+#elif defined __AVX2__
+    return (unsigned)_mm256_movemask_pd((__m256d)condition);
+#else
+    unsigned lanes = 0;
+    for (int lane = 0; lane < WIDTH; ++lane)
+        lanes |= (condition[lane] != 0 ? 1u : 0u) << lane;
+    return lanes;
+#endif
+}
+
 /* a b + c, rounded once wherever the machine can (baseline x86-64 cannot). */
 INLINE vector multiply_add(vector a, vector b, vector c)
 {

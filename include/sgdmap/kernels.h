@@ -25,9 +25,11 @@ static inline int64_t kernels_padded(int64_t n)
  * [padded d], index i; the scalars belong to column j. */
 struct kernels_pairs {
     int64_t dimension;
-    const double *teacher_norm;    /* ||b_i||, or NaN, which makes the pair a careful one; 1 in the padding */
-    const double *student_norm;    /* ||a_i||, likewise */
-    const double *norm_difference; /* ||a_i|| - ||b_i|| */
+    const double *teacher_norm; /* ||b_i|| */
+    const double
+        *teacher_scale; /* 1 / ||b_i||, or NaN, which makes the pair a careful one; 1 in the padding */
+    const double *student_scale;    /* 1 / ||a_i||, likewise */
+    const double *norm_difference;  /* ||a_i|| - ||b_i|| */
     const double *one_minus_cosine; /* 1 - cos angle(a_i, b_i) */
     const double *teacher_gram;     /* <b_i, b_j> */
     const double *teacher_angle;    /* angle(b_i, b_j) */
@@ -35,8 +37,8 @@ struct kernels_pairs {
     const double *teacher_sine;
     const double *teacher_delta; /* <b_i, delta_j> */
     const double *delta_student; /* <delta_i, a_j> */
-    double column_teacher_norm;  /* ||b_j|| */
-    double column_student_norm;  /* ||a_j|| */
+    double column_teacher_norm, column_teacher_scale;
+    double column_student_norm, column_student_scale;
     double column_norm_difference;
     double column_one_minus_cosine;
     double *angle_complement; /* out: pi - angle(a_i, a_j) */

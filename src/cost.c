@@ -10,15 +10,15 @@ static const double LANES_HALF_D = 3.0;  /* the dimension at which they reach ha
 static const double LANES_PASS = 0.1e-9; /* s an entry of A, whatever the batch: its way through the caches */
 static const double BLIS_RATE = 115e9;   /* flop/s of large products */
 static const double BLIS_HALF_D = 30.0;  /* the dimension at which they reach half of it */
-static const double BLIS_HALF_BATCH = 16.0;   /* the batch size at which they do */
-static const double GATE_TIME = 0.25e-9;      /* s an element of Z: ReLU, its mask, the residual */
-static const double BLIS_OVERHEAD = 0.5e-6;   /* s a step */
-static const double SHARED_RATE = 85e9;       /* flop/s of a teacher's output */
-static const double GAUSSIAN_TIME = 2.8e-9;   /* s a normal */
-static const double RECORD_RATE = 50e9;       /* flop/s of a record's products, 10 d^3 flop */
-static const double RECORD_PAIR_TIME = 16e-9; /* s a pair of neurons: eight passes over d^2 angles at 2 ns */
-static const double RECORD_OVERHEAD = 2e-6;   /* s a record */
-static const double GROUP_OVERHEAD = 100e-6;  /* s a group: what precedes its first step */
+static const double BLIS_HALF_BATCH = 16.0;     /* the batch size at which they do */
+static const double GATE_TIME = 0.25e-9;        /* s an element of Z: ReLU, its mask, the residual */
+static const double BLIS_OVERHEAD = 0.5e-6;     /* s a step */
+static const double SHARED_RATE = 85e9;         /* flop/s of a teacher's output */
+static const double GAUSSIAN_TIME = 1.9e-9;     /* s a normal */
+static const double RECORD_RATE = 127e9;        /* flop/s of a record's products, 10 d^3 flop */
+static const double RECORD_PAIR_TIME = 18e-9;   /* s a pair of neurons: arc tangents, and the spectral norm */
+static const double RECORD_OVERHEAD = 1.5e-6;   /* s a record */
+static const double GROUP_OVERHEAD = 100e-6;    /* s a group: what precedes its first step */
 static const int64_t LIBRARY_MEMORY = 64 << 20; /* bytes: BLIS's packing buffers, MPI, HDF5 */
 
 /* The most that is in lanes: beyond, BLIS's blocking for the caches wins. And the fewest: lanes that stay empty are

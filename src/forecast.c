@@ -1,13 +1,16 @@
 #include "sgdmap/forecast.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 /* Bins of all blocks together, at the most, and of one. */
 enum { BINS_MAX = 1000 * 1000, BLOCK_BINS_MAX = 256 };
 
 struct bin {
-    double cost, ended, ended_seconds;
+    double cost;
+    double group_cost; /* of one of its groups */
+    struct forecast_sample sum;
 };
 
 struct block {
@@ -75,6 +78,7 @@ int64_t forecast_bin(const struct forecast *f, const struct grid *grid, int64_t 
 void forecast_expect(struct forecast *f, int64_t bin, double cost)
 {
     f->bins[bin].cost += cost;
+    f->bins[bin].group_cost = fmax(f->bins[bin].group_cost, cost);
     f->cost += cost;
 }
 
@@ -101,8 +105,7 @@ static struct block *block_of(struct forecast *f, int64_t bin)
 
 void forecast_add(struct forecast *f, int64_t bin, const struct forecast_sample *sample)
 {
-    f->bins[bin].ended += sample->ended;
-    f->bins[bin].ended_seconds += sample->ended_seconds;
+    add(&f->bins[bin].sum, sample);
     add(&block_of(f, bin)->sum, sample);
     add(&f->sum, sample);
 }
@@ -117,18 +120,17 @@ double forecast_cost(const struct forecast *f)
     return f->cost;
 }
 
-/* Seconds a predicted second: of groups that ended, which is what the others will take; else of what is behind of those that
- * have not, which is not quite, as early steps have more records and runs that diverge do so at once. */
+/* Seconds a predicted second, of what is behind. Not of groups that ended alone: those in progress are the slower ones. */
 static double slowness(const struct forecast_sample *sum, double otherwise)
 {
-    if (sum->ended > 0)
-        return sum->ended_seconds / sum->ended;
     return sum->progress > 0 && sum->seconds > 0 ? sum->seconds / sum->progress : otherwise;
 }
 
-static double rate_of(const struct bin *bin)
+/* Is so much behind that its speed says something? Runs that diverge do so at once, and first steps are slow. */
+static bool is_known(const struct bin *bin)
 {
-    return bin->ended_seconds / bin->ended;
+    static const double ENOUGH = 0.3; /* of a group */
+    return bin->sum.ended > 0 || bin->sum.progress > ENOUGH * bin->group_cost;
 }
 
 /* Seconds that a block takes in all. Between bins of which something is known, in proportion. */
@@ -140,17 +142,17 @@ static double block_time(const struct forecast *f, const struct block *block, do
     double time = 0;
     /* The known bins around i: before or at it, or -1, and behind it, or count. */
     for (int64_t i = 0, before = -1, behind = 0; i < count; ++i) {
-        if (bins[i].ended > 0)
+        if (is_known(&bins[i]))
             before = i;
-        while (behind <= i || (behind < count && bins[behind].ended <= 0))
+        while (behind <= i || (behind < count && !is_known(&bins[behind])))
             ++behind;
         double rate = otherwise;
         if (before >= 0 && behind < count)
-            rate = ((double)(behind - i) * rate_of(&bins[before]) +
-                    (double)(i - before) * rate_of(&bins[behind])) /
+            rate = ((double)(behind - i) * slowness(&bins[before].sum, usual) +
+                    (double)(i - before) * slowness(&bins[behind].sum, usual)) /
                    (double)(behind - before);
         else if (before >= 0 || behind < count)
-            rate = rate_of(&bins[before >= 0 ? before : behind]);
+            rate = slowness(&bins[before >= 0 ? before : behind].sum, usual);
         time += rate * bins[i].cost;
     }
     return time;

@@ -4,7 +4,7 @@
 
 const double SCHEDULE_ASK_AHEAD = 0.2;
 
-/* What a rank is given at once is worth at least its messages; and rank 0, which takes some 10 us for one, spends a tenth of
+/* What a rank is given at once is worth at least its messages; and rank 0, which takes a few us for one, spends a few per cent of
  * its time on them however many ranks there are. */
 static const double PORTION_LEAST = 0.1, REPORT_LEAST = 0.5, INTERVAL_A_RANK = 1e-4;
 

@@ -5,10 +5,10 @@
 
 #include "sgdmap/schedule.h"
 
-/* Request: rank 0 beside 31 and 63 others on two cores, groups of one step (README, "Speed"). Message: a cluster's network,
- * generously. Write: a million runs of jobs/megapixel.yaml. */
+/* Request: 2 us measured with 64 ranks on two cores (tests/bench/service), doubled for a network. Message: a cluster's
+ * network, generously. Write: a million runs of jobs/megapixel.yaml. Start: two ranks, from the command to the first step. */
 const struct simulate_costs simulate_defaults = {
-    .request = 10e-6, .message = 50e-6, .slice = 0.01, .write = 1e-6, .start = 0.3};
+    .request = 4e-6, .message = 50e-6, .slice = 0.01, .write = 1e-6, .start = 0.3};
 
 struct rank {
     double asks; /* when it wants its next portion, having asked ahead */

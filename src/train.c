@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sgdmap/cost.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
@@ -68,10 +69,10 @@ struct trainer {
     double *final_columns; /* [run_count][d][d] A at the end */
 
     struct trainer_times times;
-    double clock;       /* when `share` was last brought up to date */
-    double share;       /* seconds that a run that is active since the start has had */
-    double steps_done;  /* over all runs, to the end of the last tile; an ended run's to its end */
-    double steps_saved; /* over all runs that have ended */
+    double clock; /* when `share` was last brought up to date */
+    double share; /* seconds that a run that is active since the start has had */
+    /* Over all runs: steps to the end of the last tile, an ended run's to its end; what runs left out that have ended. */
+    double steps_done, records_done, steps_saved, records_saved;
 };
 
 static int64_t slot_count(const struct trainer *t)
@@ -315,6 +316,7 @@ static double measure(struct trainer *t, const struct student *student, bool rec
         [RECORD_WEIGHT_NORM] = NAN,
     };
     const int64_t at = student->run * g->record_count + t->next_record;
+    ++t->records_done;
     for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
         if (t->fields[f] != NULL)
             t->fields[f][at] = values[f];
@@ -360,6 +362,7 @@ static void end_run(struct trainer *t, int64_t slot, int64_t at, bool record)
     result->phase2_step = phase2 < 0 ? -1 : t->record_steps[phase2];
     t->steps_done += (double)(at - t->step);
     t->steps_saved += (double)(g->steps - at);
+    t->records_saved += (double)(g->record_count - t->next_record - record);
     --t->active;
     if (record) {
         t->students[slot].leaving = true;
@@ -615,8 +618,12 @@ bool trainer_advance(struct trainer *t, double seconds)
 
 struct trainer_progress trainer_progress(const struct trainer *t)
 {
-    const double all = (double)t->group.steps * (double)t->group.run_count;
-    return (struct trainer_progress){.done = t->steps_done / all, .saved = t->steps_saved / all};
+    const struct train_group *g = &t->group;
+    const double step = cost_step(g->dimension, g->batch_size, g->in_lanes),
+                 record = cost_record(g->dimension);
+    const double all = ((double)g->steps * step + (double)g->record_count * record) * (double)g->run_count;
+    return (struct trainer_progress){.done = (t->steps_done * step + t->records_done * record) / all,
+                                     .saved = (t->steps_saved * step + t->records_saved * record) / all};
 }
 
 struct trainer_times trainer_times(const struct trainer *t)

@@ -56,10 +56,10 @@ static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, co
     }
     now = trainer_progress(trainer);
     assert_true(fabs(now.done + now.saved - 1) < 1e-12);
-    double steps = 0;
+    bool early = false;
     for (int64_t r = 0; r < count; ++r)
-        steps += (double)trainer_results(trainer)[r].steps_done;
-    assert_true(fabs(now.done - steps / (double)(STEPS * count)) < 1e-12);
+        early = early || trainer_results(trainer)[r].steps_done < STEPS;
+    assert_true(early == (now.saved > 0));
     return trainer;
 }
 

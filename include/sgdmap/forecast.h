@@ -2,7 +2,7 @@
  *
  * The cost model does not know how many runs of a group end early, and it may be off by a factor at a dimension. But groups of
  * one block whose settings are close to each other take about as long, and replicates even more so: a group is taken for like
- * the nearest one of its block that has ended. */
+ * the nearest ones of its block that have ended or are well under way. */
 #ifndef SGDMAP_FORECAST_H
 #define SGDMAP_FORECAST_H
 

@@ -53,7 +53,7 @@ void trainer_free(struct trainer *trainer);
  * have. The bits do not depend on how the work is cut into calls. */
 bool trainer_advance(struct trainer *trainer, double seconds);
 
-/* Shares of the group's steps, which add up to 1 in the end. */
+/* Shares of the group's steps and records, weighed by their cost, which add up to 1 in the end. */
 struct trainer_progress {
     double done;
     double saved; /* by runs that ended early */

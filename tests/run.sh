@@ -31,10 +31,10 @@ step() { # step NAME COMMAND…: runs it, remembers a failure, goes on
 build build --buildtype=release
 step "tests" meson test -C build --print-errorlogs
 if [ "$quick" = no ]; then
-  step "formatting" clang-format --dry-run --Werror src/*.[ch] include/sgdmap/*.h tests/*.[ch]
-  # kernels_isa.c is compiled by its flags alone; clang-tidy's "N warnings generated" says nothing.
+  step "formatting" clang-format --dry-run --Werror src/*.[ch] include/sgdmap/*.h tests/*.[ch] tests/bench/*.[ch]
+  # What ends in _isa.c is compiled by its flags alone; clang-tidy's "N warnings generated" says nothing.
   step "lint" bash -c 'set -o pipefail
-    ls src/*.c | grep -v kernels_isa | xargs -n 4 -P "$(nproc)" clang-tidy -p build --quiet 2> >(grep -v "warnings\? \(generated\|treated\)" >&2)'
+    ls src/*.c | grep -v _isa | xargs -n 4 -P "$(nproc)" clang-tidy -p build --quiet 2> >(grep -v "warnings\? \(generated\|treated\)" >&2)'
   build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
   step "unit and mpi under ASan and UBSan" \
     env ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \

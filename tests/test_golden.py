@@ -499,7 +499,7 @@ def test_a_run_does_not_see_its_neighbours(d, batch, count, in_lanes):
         assert np.array_equal(students, whole[3][part], equal_nan=True)
 
 
-@pytest.mark.parametrize("d, batch, count", [(1, 3, 9), (10, 16, 20), (13, 1, 11), (33, 150, 12)])
+@pytest.mark.parametrize("d, batch, count", [(1, 3, 9), (10, 16, 20), (13, 1, 11), (33, 150, 12), (64, 40, 9)])
 def test_widths_of_vectors_give_the_same_training(d, batch, count):
     runs = many_runs(count)
     reference = probe.train(runs, d, batch, 100, 8)

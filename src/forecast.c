@@ -45,7 +45,7 @@ int forecast_new(const struct grid *grid, struct forecast **ret, struct error *e
     for (int64_t b = 0; b < grid->block_count; ++b)
         f->bin_count += bins_of(f, &grid->blocks[b]);
     f->blocks = calloc((size_t)f->block_count + 1, sizeof *f->blocks);
-    f->bins = calloc((size_t)f->bin_count, sizeof *f->bins);
+    f->bins = calloc((size_t)f->bin_count + 1, sizeof *f->bins);
     if (f->blocks == NULL || f->bins == NULL) {
         forecast_free(f);
         return error_set(err, ERROR_MEMORY, "out of memory for the forecast of %lld blocks",

@@ -203,7 +203,7 @@ static int place_runs(struct trainer *t, struct error *err)
 /* Steps at a time: their inputs stay in the second level of cache while block after block uses them. */
 static int64_t tile_steps(int64_t dimension, int64_t batch)
 {
-    const int64_t most = 32, bytes = 64 * 1024;
+    const int64_t most = 32, bytes = INT64_C(64) * 1024;
     const int64_t steps = bytes / (int64_t)sizeof(double) / (dimension * batch);
     return steps < 1 ? 1 : steps > most ? most : steps;
 }
@@ -412,31 +412,30 @@ static void check(struct trainer *t, int64_t slot, int64_t at, bool record, doub
     end_run(t, slot, at, record);
 }
 
-/* The teacher of all students of the block, or NULL if they have several. */
-static const struct teacher *common_teacher(const struct trainer *t, int64_t block)
+/* The index of the teacher of all students of the block; -1 if they have several. */
+static int64_t common_teacher(const struct trainer *t, int64_t block)
 {
     int64_t teacher = -1;
     for (int64_t slot = block * t->lanes; slot < (block + 1) * t->lanes; ++slot) {
         if (t->students[slot].run < 0)
             continue;
         if (teacher >= 0 && t->students[slot].teacher != teacher)
-            return NULL;
+            return -1;
         teacher = t->students[slot].teacher;
     }
-    return &t->teachers[teacher];
+    return teacher;
 }
 
-static void check_block(struct trainer *t, int64_t block, const struct teacher *common, int64_t at,
-                        bool record)
+static void check_block(struct trainer *t, int64_t block, int64_t common, int64_t at, bool record)
 {
     const int64_t d = t->group.dimension, first = block * t->lanes;
     const bool closer = record || at == t->group.steps - t->group.steps / 4;
     const struct kernels_fused *fused = t->kernels->fused;
-    double squares[KERNELS_LANES];
+    double squares[KERNELS_LANES] = {0};
     if (!t->group.in_lanes)
-        squares[0] = t->kernels->squared_distance(d * d, block_of(t, block), common->columns);
-    else if (common != NULL)
-        fused->distances(d, common->columns, block_of(t, block), squares);
+        squares[0] = t->kernels->squared_distance(d * d, block_of(t, block), t->teachers[common].columns);
+    else if (common >= 0)
+        fused->distances(d, t->teachers[common].columns, block_of(t, block), squares);
     else
         fused->distances_by_norm(d, t->directions.teacher, t->norms + first, block_of(t, block), squares);
     for (int64_t lane = 0; lane < t->lanes; ++lane) {
@@ -475,8 +474,7 @@ static void draw_inputs(struct trainer *t)
 }
 
 /* squares [lanes]: sum of the residuals' squares. */
-static void step_block(struct trainer *t, int64_t block, const struct teacher *common, int64_t tile_step,
-                       double *squares)
+static void step_block(struct trainer *t, int64_t block, int64_t common, int64_t tile_step, double *squares)
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension, batch = g->batch_size, first = block * t->lanes,
@@ -492,14 +490,14 @@ static void step_block(struct trainer *t, int64_t block, const struct teacher *c
                                     .students = block_of(t, block),
                                     .workspace = t->workspace,
                                     .squares = squares};
-        if (common != NULL) {
-            step.target = common->output + sample;
+        if (common >= 0) {
+            step.target = t->teachers[common].output + sample;
             step.target_lanes = 1;
         } else {
             for (int64_t lane = 0; lane < t->lanes; ++lane) {
-                const double *output = t->teachers[t->students[first + lane].teacher].output + sample;
+                const double *output = t->teachers[t->students[first + lane].teacher].output;
                 for (int64_t n = 0; n < batch; ++n)
-                    t->targets[n * t->lanes + lane] = output[n];
+                    t->targets[n * t->lanes + lane] = output[sample + n];
             }
         }
         t->kernels->fused->step(&step);
@@ -507,7 +505,7 @@ static void step_block(struct trainer *t, int64_t block, const struct teacher *c
     }
     double *z = t->workspace, *residual = z + d * t->stride, *student = block_of(t, block);
     linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, student, d, 0, z, t->stride);
-    t->kernels->gate(t->stride, d, t->stride, t->factors[first], common->output, z, residual);
+    t->kernels->gate(t->stride, d, t->stride, t->factors[first], t->teachers[common].output, z, residual);
     *squares = t->kernels->dot(batch, residual, residual);
     if (!t->students[first].leaving)
         linalg_product(LINALG_TRANSPOSED, d, d, batch, t->inputs, t->stride, z, t->stride, 1, student, d);
@@ -520,7 +518,7 @@ static void train_block(struct trainer *t, int64_t block)
     double squares[KERNELS_LANES];
     if (t->block_active[block] == 0)
         return;
-    const struct teacher *common = common_teacher(t, block);
+    const int64_t common = common_teacher(t, block);
     for (int64_t s = 0; s < t->tile_steps && t->block_active[block] > 0; ++s) {
         const int64_t at = t->step + s;
         if (at % t->check_interval == 0 || at == quarter)
@@ -537,7 +535,7 @@ static void record_block(struct trainer *t, int64_t block)
     double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES];
     if (t->block_active[block] == 0)
         return;
-    const struct teacher *common = common_teacher(t, block);
+    const int64_t common = common_teacher(t, block);
     check_block(t, block, common, t->step, true);
     if (t->step < g->steps || batch_loss != NULL)
         step_block(t, block, common, 0, squares);

@@ -111,6 +111,9 @@ static int calibrate(const struct config *config, const struct grid *grid, doubl
     return 0;
 }
 
+/* Some seconds of simulation. With more groups than that a rank has so many that shares are even anyway. */
+enum { SIMULATED_GROUPS_MAX = 20 * 1000 * 1000 };
+
 static int plan(const struct config *config, const struct grid *grid, int64_t ranks, bool calibrated,
                 struct error *err)
 {
@@ -139,7 +142,12 @@ static int plan(const struct config *config, const struct grid *grid, int64_t ra
         command_bytes((double)store_file_size(config, grid), bytes);
         printf("size of the file   %s\n", bytes);
     }
-    if (code == 0 && ranks > 0) {
+    if (code == 0 && ranks > 0 && grid->group_count > SIMULATED_GROUPS_MAX) {
+        char time[COMMAND_TEXT_SIZE];
+        command_duration(cost / (double)ranks, time);
+        printf("on %lld rank%s        %s in even shares; the schedule of so many groups is not played through\n",
+               (long long)ranks, ranks == 1 ? " " : "s", time);
+    } else if (code == 0 && ranks > 0) {
         struct simulate_result result;
         char time[COMMAND_TEXT_SIZE];
         code = simulate_sweep(grid, factors, ranks, &simulate_defaults, &result, err);

@@ -462,6 +462,13 @@ def test_plan(config, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"], "plan writes nothing"
 
 
+def test_plan_of_a_sweep_beyond_simulation(config):
+    """9 * 10^12 runs: told at once, and not played through for hours."""
+    axis = "={linear: [0.1, 1], count: 500000}"
+    result = sgdmap("plan", config, "--ranks", 1000, "--set", "grid.step_size" + axis, "--set", "grid.init_scale" + axis)
+    assert result.returncode == 0 and "even shares" in result.stdout
+
+
 def test_plan_tells_the_size_of_the_file(config, reference):
     with_unit = [line for line in sgdmap("plan", config).stdout.splitlines() if "size of the file" in line][0].split()[-2:]
     size = float(with_unit[0]) * {"kB": 1e3, "MB": 1e6}[with_unit[1]]

@@ -145,8 +145,9 @@ static int plan(const struct config *config, const struct grid *grid, int64_t ra
     if (code == 0 && ranks > 0 && grid->group_count > SIMULATED_GROUPS_MAX) {
         char time[COMMAND_TEXT_SIZE];
         command_duration(cost / (double)ranks, time);
-        printf("on %lld rank%s        %s in even shares; the schedule of so many groups is not played through\n",
-               (long long)ranks, ranks == 1 ? " " : "s", time);
+        printf(
+            "on %lld rank%s        %s in even shares; the schedule of so many groups is not played through\n",
+            (long long)ranks, ranks == 1 ? " " : "s", time);
     } else if (code == 0 && ranks > 0) {
         struct simulate_result result;
         char time[COMMAND_TEXT_SIZE];

@@ -172,24 +172,30 @@ static int add_teacher(struct trainer *t, double norm, struct error *err)
     return landscape_new(t->kernels, d, teacher->columns, &teacher->landscape, err);
 }
 
+/* Run r into an empty slot, with its columns. */
+static void place_run(struct trainer *t, int64_t slot, int64_t r, const double *columns)
+{
+    const struct train_run *run = &t->runs[r];
+    const int64_t teacher = teacher_of(t, run->teacher_norm);
+    ++t->teachers[teacher].active;
+    t->students[slot] = (struct student){.run = r, .teacher = teacher};
+    t->factors[slot] = -2 * run->step_size / (double)t->group.batch_size;
+    t->norms[slot] = run->teacher_norm;
+    set_columns(t, slot, columns);
+    ++t->block_active[slot / t->lanes];
+}
+
 static int place_runs(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
-    const int64_t d = g->dimension;
     for (int64_t slot = 0; slot < slot_count(t); ++slot)
         t->students[slot].run = -1;
     for (int64_t r = 0; r < g->run_count; ++r) {
         const struct train_run *run = &t->runs[r];
-        const int64_t teacher = teacher_of(t, run->teacher_norm);
-        if (teacher == t->teacher_count)
+        if (teacher_of(t, run->teacher_norm) == t->teacher_count)
             TRY(add_teacher(t, run->teacher_norm, err));
-        ++t->teachers[teacher].active;
-        t->students[r] = (struct student){.run = r, .teacher = teacher};
-        t->factors[r] = -2 * run->step_size / (double)g->batch_size;
-        t->norms[r] = run->teacher_norm;
-        model_student(&t->directions, d, run->init_scale, run->link, t->columns);
-        set_columns(t, r, t->columns);
-        ++t->block_active[r / t->lanes];
+        model_student(&t->directions, g->dimension, run->init_scale, run->link, t->columns);
+        place_run(t, r, r, t->columns);
         t->results[r] = (struct run_result){.outcome = OUTCOME_RUNNING,
                                             .converged_step = -1,
                                             .phase2_step = -1,
@@ -229,7 +235,8 @@ int trainer_new(const struct kernels *kernels, const struct train_group *group, 
 
     const int64_t d = group->dimension, batch = group->batch_size;
     t->lanes = group->in_lanes ? kernels->fused->lanes : 1;
-    t->block_count = (group->run_count + t->lanes - 1) / t->lanes;
+    /* One more than they fill: see trainer_restore(). */
+    t->block_count = (group->run_count + t->lanes - 1) / t->lanes + (t->lanes > 1);
     t->tile_max = group->in_lanes ? tile_steps(d, batch) : 1;
     t->stride = kernels_padded(t->tile_max * batch);
     /* The error costs d^2 operations a student where the step costs 4 B d^2: with few samples not at every
@@ -372,6 +379,15 @@ static void end_run(struct trainer *t, int64_t slot, int64_t at, bool record)
     }
 }
 
+static void set_first_error(const struct trainer *t, struct student *student, double error)
+{
+    /* A little wide: what counts is the comparison of the errors in check(). */
+    const double d = (double)t->group.dimension, farthest = 1e3 * fmax(1, error);
+    student->first_error = error;
+    student->near = t->group.tolerance * t->group.tolerance * d * (1 + 1e-12);
+    student->far = farthest * farthest * d * (1 - 1e-12);
+}
+
 /* Looks closer at a student that has arrived at step `at`, `squares` from its teacher: has it ended here? */
 static void check(struct trainer *t, int64_t slot, int64_t at, bool record, double squares)
 {
@@ -379,13 +395,8 @@ static void check(struct trainer *t, int64_t slot, int64_t at, bool record, doub
     const double d = (double)g->dimension;
     struct student *student = &t->students[slot];
     const double error = sqrt(squares / d);
-    if (at == 0) {
-        student->first_error = error;
-        /* A little wide: what counts is the comparison of the errors below. */
-        const double farthest = 1e3 * fmax(1, error);
-        student->near = g->tolerance * g->tolerance * d * (1 + 1e-12);
-        student->far = farthest * farthest * d * (1 - 1e-12);
-    }
+    if (at == 0)
+        set_first_error(t, student, error);
     if (at == g->steps - g->steps / 4)
         student->quarter_error = error;
 
@@ -575,27 +586,46 @@ static void fill_gaps(struct trainer *t)
     }
 }
 
-/* A block of the present tile. A tile ends where there is a record, and a record's step is a tile of its own. */
-static void train_some(struct trainer *t)
+static bool is_record(const struct trainer *t)
 {
-    const int64_t next = t->record_steps[t->next_record];
-    if (t->next_block == 0) {
-        t->tile_steps = next == t->step ? 1 : next - t->step < t->tile_max ? next - t->step : t->tile_max;
-        if (t->step < t->group.steps || t->fields[RECORD_BATCH_LOSS] != NULL)
-            draw_inputs(t);
-    }
-    if (next == t->step)
-        record_block(t, t->next_block);
-    else
-        train_block(t, t->next_block);
-    if (++t->next_block < t->block_count && t->active > 0)
-        return;
+    return t->record_steps[t->next_record] == t->step;
+}
+
+/* A tile ends where there is a record, and a record's step is a tile of its own. */
+static int64_t next_tile_steps(const struct trainer *t)
+{
+    const int64_t until_record = t->record_steps[t->next_record] - t->step;
+    return until_record == 0 ? 1 : until_record < t->tile_max ? until_record : t->tile_max;
+}
+
+static void begin_tile(struct trainer *t)
+{
+    t->tile_steps = next_tile_steps(t);
+    if (t->step < t->group.steps || t->fields[RECORD_BATCH_LOSS] != NULL)
+        draw_inputs(t);
+}
+
+static void end_tile(struct trainer *t)
+{
     t->next_block = 0;
-    t->next_record += next == t->step;
+    t->next_record += is_record(t);
     t->steps_done += (double)(t->active * t->tile_steps);
     t->step += t->tile_steps;
     if (t->has_gaps)
         fill_gaps(t);
+}
+
+/* A block of the present tile. */
+static void train_some(struct trainer *t)
+{
+    if (t->next_block == 0)
+        begin_tile(t);
+    if (is_record(t))
+        record_block(t, t->next_block);
+    else
+        train_block(t, t->next_block);
+    if (++t->next_block == t->block_count || t->active == 0)
+        end_tile(t);
 }
 
 bool trainer_advance(struct trainer *t, double seconds)
@@ -610,6 +640,217 @@ bool trainer_advance(struct trainer *t, double seconds)
     bring_clock_up(t);
     t->times.all += t->clock - start;
     return t->active == 0;
+}
+
+/* -- Saving ---------------------------------------------------------------------------------------- */
+
+/* A saved trainer: the head, then for each run a struct saved_run, its records' alignment and potential, its wanted
+ * fields, each [records], and A [d][d]; all members have 8 bytes. */
+struct saved_head {
+    int64_t dimension, run_count, record_count, fields;
+    int64_t step;        /* at which the tile begins */
+    int64_t next_record; /* at the beginning of the tile */
+    int64_t records;     /* that a run may have */
+    double share;
+};
+
+struct saved_run {
+    int64_t ahead; /* it has taken the tile's steps */
+    int64_t outcome, steps_done, converged_step, phase2_step;
+    double final_error, final_loss, wall_time;
+    double first_error, quarter_error;
+};
+
+/* Fields of a run's records, with the two of the phases. */
+static int64_t saved_fields(const struct trainer *t)
+{
+    int64_t ret = 2;
+    for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
+        ret += t->fields[f] != NULL;
+    return ret;
+}
+
+static int64_t saved_run_size(const struct trainer *t, int64_t records)
+{
+    const int64_t d = t->group.dimension;
+    return (int64_t)sizeof(struct saved_run) + (saved_fields(t) * records + d * d) * (int64_t)sizeof(double);
+}
+
+/* With the present tile's, if it is a record's. */
+static int64_t saved_records(const struct trainer *t)
+{
+    return t->next_record + is_record(t);
+}
+
+int64_t trainer_saved_size(const struct trainer *t)
+{
+    return (int64_t)sizeof(struct saved_head) + t->group.run_count * saved_run_size(t, saved_records(t));
+}
+
+/* Moves `size` bytes from or to a saved trainer, and `saved` on. */
+static void move(bool save, unsigned char **saved, void *ours, size_t size)
+{
+    if (save)
+        memcpy(*saved, ours, size);
+    else
+        memcpy(ours, *saved, size);
+    *saved += size;
+}
+
+static void move_records(struct trainer *t, bool save, int64_t run, int64_t records, unsigned char **saved)
+{
+    double *rows[RECORD_FIELD_COUNT + 2] = {t->phase_alignment, t->phase_potential};
+    memcpy(rows + 2, t->fields, sizeof t->fields);
+    for (int f = 0; f < RECORD_FIELD_COUNT + 2; ++f)
+        if (rows[f] != NULL)
+            move(save, saved, rows[f] + run * t->group.record_count, (size_t)records * sizeof(double));
+}
+
+void trainer_save(const struct trainer *t, void *ret)
+{
+    const struct train_group *g = &t->group;
+    const int64_t d = g->dimension, records = saved_records(t);
+    const struct saved_head head = {.dimension = d,
+                                    .run_count = g->run_count,
+                                    .record_count = g->record_count,
+                                    .fields = g->fields,
+                                    .step = t->step,
+                                    .next_record = t->next_record,
+                                    .records = records,
+                                    .share = t->share};
+    memcpy(ret, &head, sizeof head);
+    unsigned char *const runs = (unsigned char *)ret + sizeof head;
+    for (int64_t r = 0; r < g->run_count; ++r) {
+        const struct run_result *result = &t->results[r];
+        const struct saved_run saved = {.outcome = (int64_t)result->outcome,
+                                        .steps_done = result->steps_done,
+                                        .converged_step = result->converged_step,
+                                        .phase2_step = result->phase2_step,
+                                        .final_error = result->final_error,
+                                        .final_loss = result->final_loss,
+                                        .wall_time = result->wall_time};
+        unsigned char *at = runs + r * saved_run_size(t, records);
+        move(true, &at, (void *)&saved, sizeof saved);
+        move_records((struct trainer *)t, true, r, records, &at);
+        memcpy(at, t->final_columns + r * d * d, (size_t)(d * d) * sizeof(double));
+    }
+    /* What stands in slots, over it. */
+    for (int64_t slot = 0; slot < slot_count(t); ++slot) {
+        const struct student *student = &t->students[slot];
+        if (student->run < 0)
+            continue;
+        unsigned char *const at = runs + student->run * saved_run_size(t, records);
+        struct saved_run saved;
+        memcpy(&saved, at, sizeof saved);
+        saved.ahead = slot / t->lanes < t->next_block;
+        saved.first_error = student->first_error;
+        saved.quarter_error = student->quarter_error;
+        memcpy(at, &saved, sizeof saved);
+        get_columns(t, slot, t->columns);
+        memcpy(at + saved_run_size(t, records) - d * d * (int64_t)sizeof(double), t->columns,
+               (size_t)(d * d) * sizeof(double));
+    }
+}
+
+/* Does a saved trainer of `size` bytes belong to such a group? Nothing in it can lead out of bounds then. */
+static bool fits(const struct trainer *t, const void *state, int64_t size, const int64_t *from)
+{
+    const struct saved_head *head = state;
+    if (size < (int64_t)sizeof *head)
+        return false;
+    const struct train_group *g = &t->group;
+    if (head->dimension != g->dimension || head->record_count != g->record_count ||
+        head->fields != (int64_t)g->fields || head->step < 0 || head->step > g->steps ||
+        head->next_record < 0 || head->next_record >= g->record_count ||
+        head->step > t->record_steps[head->next_record] || head->records < head->next_record ||
+        head->records > head->next_record + 1 || head->run_count < 1 ||
+        (head->next_record > 0 && head->step <= t->record_steps[head->next_record - 1]))
+        return false;
+    const int64_t runs_size = size - (int64_t)sizeof *head, run_size = saved_run_size(t, head->records);
+    if (runs_size % run_size != 0 || runs_size / run_size != head->run_count)
+        return false;
+    for (int64_t r = 0; r < g->run_count; ++r) {
+        if (from[r] < 0 || from[r] >= head->run_count)
+            return false;
+        const struct saved_run *run = (const void *)((const char *)state + sizeof *head + from[r] * run_size);
+        if (run->outcome < OUTCOME_RUNNING || run->outcome > OUTCOME_UNFINISHED || run->steps_done < 0 ||
+            run->steps_done > g->steps)
+            return false;
+    }
+    return true;
+}
+
+/* A run that has ended by step `at`. */
+static void restore_ended(struct trainer *t, int64_t run, const struct saved_run *saved)
+{
+    const struct train_group *g = &t->group;
+    t->results[run] = (struct run_result){.outcome = (enum outcome)saved->outcome,
+                                          .steps_done = saved->steps_done,
+                                          .converged_step = saved->converged_step,
+                                          .phase2_step = saved->phase2_step,
+                                          .final_error = saved->final_error,
+                                          .final_loss = saved->final_loss,
+                                          .wall_time = saved->wall_time};
+    int64_t records = 0;
+    while (records < g->record_count && t->record_steps[records] <= saved->steps_done)
+        ++records;
+    t->records_done += (double)records;
+    t->records_saved += (double)(g->record_count - records);
+    t->steps_done += (double)saved->steps_done;
+    t->steps_saved += (double)(g->steps - saved->steps_done);
+    --t->active;
+}
+
+bool trainer_restore(struct trainer *t, const void *state, int64_t size, const int64_t *from)
+{
+    const struct train_group *g = &t->group;
+    const int64_t d = g->dimension;
+    if (!fits(t, state, size, from))
+        return false;
+    const struct saved_head head = *(const struct saved_head *)state;
+
+    t->step = head.step;
+    t->next_record = head.next_record;
+    t->share = head.share;
+    for (int64_t slot = 0; slot < slot_count(t); ++slot)
+        if (t->students[slot].run >= 0)
+            clear_slot(t, slot);
+    /* Those that have taken the tile's steps stand in the first blocks, and for them alone a block more may be needed; the
+     * others take the steps next. */
+    int64_t slot = 0;
+    for (int ahead = 1; ahead >= 0; --ahead) {
+        for (int64_t r = 0; r < g->run_count; ++r) {
+            struct saved_run saved;
+            unsigned char *at =
+                (unsigned char *)state + sizeof head + from[r] * saved_run_size(t, head.records);
+            move(false, &at, &saved, sizeof saved);
+            if ((saved.ahead != 0) != (ahead != 0))
+                continue;
+            move_records(t, false, r, head.records, &at);
+            const bool ended = saved.outcome != OUTCOME_RUNNING;
+            double *columns = ended ? t->final_columns + r * d * d : t->columns;
+            memcpy(columns, at, (size_t)(d * d) * sizeof(double));
+            if (ended) {
+                restore_ended(t, r, &saved);
+                continue;
+            }
+            place_run(t, slot, r, columns);
+            set_first_error(t, &t->students[slot], saved.first_error);
+            t->students[slot++].quarter_error = saved.quarter_error;
+            t->steps_done += (double)t->step;
+            t->records_done += (double)(t->next_record + (ahead && is_record(t)));
+        }
+        if (ahead) {
+            t->next_block = (slot + t->lanes - 1) / t->lanes;
+            slot = t->next_block * t->lanes;
+        }
+    }
+    t->has_gaps = t->next_block > 0;
+    if (t->next_block > 0 && t->active > 0)
+        begin_tile(t);
+    if (t->next_block == t->block_count && t->active > 0)
+        end_tile(t);
+    return true;
 }
 
 /* -- Results --------------------------------------------------------------------------------------- */

@@ -30,8 +30,8 @@ static int setup(void **state)
     return 0;
 }
 
-static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, const struct train_run *list,
-                             int64_t count, double slice)
+static struct trainer *begin(const char *kernels, int64_t dimension, int64_t batch, bool in_lanes,
+                             const struct train_run *list, int64_t count)
 {
     const struct train_group group = {.dimension = dimension,
                                       .batch_size = batch,
@@ -47,7 +47,12 @@ static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, co
                                       .run_count = count,
                                       .runs = list};
     struct trainer *trainer;
-    assert_int_equal(trainer_new(kernels_select(NULL), &group, &trainer, NULL), 0);
+    assert_int_equal(trainer_new(kernels_select(kernels), &group, &trainer, NULL), 0);
+    return trainer;
+}
+
+static void finish(struct trainer *trainer, int64_t count, double slice)
+{
     struct trainer_progress before = trainer_progress(trainer), now;
     while (!trainer_advance(trainer, slice)) {
         now = trainer_progress(trainer);
@@ -60,6 +65,13 @@ static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, co
     for (int64_t r = 0; r < count; ++r)
         early = early || trainer_results(trainer)[r].steps_done < STEPS;
     assert_true(early == (now.saved > 0));
+}
+
+static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, const struct train_run *list,
+                             int64_t count, double slice)
+{
+    struct trainer *trainer = begin(NULL, dimension, batch, in_lanes, list, count);
+    finish(trainer, count, slice);
     return trainer;
 }
 
@@ -121,6 +133,110 @@ static void a_run_does_not_see_its_neighbours(void **state)
     }
 }
 
+static void *save(const struct trainer *trainer, int64_t *size)
+{
+    *size = trainer_saved_size(trainer);
+    void *ret = malloc((size_t)*size);
+    trainer_save(trainer, ret);
+    return ret;
+}
+
+/* Saved between any two calls, of which each trains a block of a tile, and restored into vectors of another width, into all of
+ * the group or into some of it in another order. */
+static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
+{
+    (void)state;
+    const char *const widths[] = {"avx512", "avx2"};
+    const bool wide = kernels_select("avx512") != NULL && kernels_select("avx2") != NULL;
+    const int64_t shapes[][3] = {{6, 1, 80}, {10, 16, 90}, {33, 20, 30}, {12, 300, 20}};
+    for (size_t shape = 0; shape < 2 * sizeof shapes / sizeof *shapes; ++shape) {
+        const bool in_lanes = shape % 2 == 0;
+        const int64_t d = shapes[shape / 2][0], batch = shapes[shape / 2][1], count = shapes[shape / 2][2];
+        struct train_run group[RUNS], some[RUNS];
+        int64_t all_from[RUNS], some_from[RUNS], chosen = 0;
+        for (int64_t r = 0; r < count; ++r) {
+            group[r] = runs[r * RUNS / count];
+            all_from[r] = r;
+        }
+        for (int64_t r = count - 1; r >= 0; r -= 3) {
+            some_from[chosen] = r;
+            some[chosen++] = group[r];
+        }
+        struct trainer *whole = train(d, batch, in_lanes, group, count, 1e9);
+        struct trainer *saved = begin(NULL, d, batch, in_lanes, group, count);
+        int64_t cuts = 0, size;
+        for (bool ended = false; !ended; ended = trainer_advance(saved, 0)) {
+            /* At first every time, then now and then. */
+            ++cuts;
+            if (cuts > 30 && cuts % 97 != 0)
+                continue;
+            void *bytes = save(saved, &size);
+            const bool all = cuts % 2 == 0;
+            const int64_t taken = all ? count : chosen;
+            const int64_t *from = all ? all_from : some_from;
+            struct trainer *trainer =
+                begin(wide ? widths[cuts / 2 % 2] : NULL, d, batch, in_lanes, all ? group : some, taken);
+            assert_true(trainer_restore(trainer, bytes, size, from));
+            if (all) { /* and again at once: nothing is lost by it */
+                assert_true(fabs(trainer_progress(saved).done - trainer_progress(trainer).done) < 1e-12);
+                free(bytes);
+                bytes = save(trainer, &size);
+                trainer_free(trainer);
+                trainer = begin(NULL, d, batch, in_lanes, group, taken);
+                assert_true(trainer_restore(trainer, bytes, size, from));
+            }
+            free(bytes);
+            finish(trainer, taken, cuts % 3 == 0 ? 1e9 : 1e-4);
+            for (int64_t r = 0; r < taken; ++r)
+                assert_same_run(whole, from[r], trainer, r, d);
+            trainer_free(trainer);
+        }
+        assert_true(cuts > 30);
+        for (int64_t r = 0; r < count; ++r)
+            assert_same_run(whole, r, saved, r, d);
+        trainer_free(saved);
+        trainer_free(whole);
+    }
+}
+
+/* What is not of this group is refused, and leaves the trainer new. */
+static void a_state_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    const int64_t from[RUNS] = {0, 1, 2, 3};
+    struct trainer *saved = begin(NULL, 6, 4, true, runs, 4);
+    for (int i = 0; i < 20; ++i)
+        assert_false(trainer_advance(saved, 0));
+    int64_t size;
+    unsigned char *bytes = save(saved, &size);
+    struct trainer *whole = train(6, 4, true, runs, 4, 1e9);
+    struct trainer *other = begin(NULL, 7, 4, true, runs, 4);
+    assert_false(trainer_restore(other, bytes, size, from));
+    trainer_free(other);
+    struct trainer *trainer = begin(NULL, 6, 4, true, runs, 4);
+    assert_false(trainer_restore(trainer, bytes, size - 8, from));
+    assert_false(trainer_restore(trainer, bytes, 8, from));
+    assert_false(trainer_restore(trainer, bytes, size, (const int64_t[]){0, 1, 2, 4}));
+    assert_false(trainer_restore(trainer, bytes, size, (const int64_t[]){0, 1, 2, -1}));
+    /* Any of the head's numbers, and the first run's outcome. */
+    for (int64_t at = 0; at < 7; ++at) {
+        int64_t value = 0, wrong = INT64_MAX / 2;
+        memcpy(&value, bytes + 8 * at, 8);
+        for (int sign = 0; sign < 2; ++sign, wrong = -1) {
+            memcpy(bytes + 8 * at, &wrong, 8);
+            assert_false(trainer_restore(trainer, bytes, size, from));
+        }
+        memcpy(bytes + 8 * at, &value, 8);
+    }
+    finish(trainer, 4, 1e9);
+    for (int64_t r = 0; r < 4; ++r)
+        assert_same_run(whole, r, trainer, r, 6);
+    trainer_free(trainer);
+    trainer_free(whole);
+    trainer_free(saved);
+    free(bytes);
+}
+
 static void nothing_is_recorded_after_the_end(void **state)
 {
     (void)state;
@@ -149,6 +265,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_does_not_see_its_neighbours),
+        cmocka_unit_test(a_saved_trainer_goes_on_with_the_same_bits),
+        cmocka_unit_test(a_state_that_does_not_fit_is_refused),
         cmocka_unit_test(nothing_is_recorded_after_the_end),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -60,6 +60,16 @@ struct trainer_progress {
 };
 struct trainer_progress trainer_progress(const struct trainer *trainer);
 
+/* The whole state between two calls, as bytes of this machine: ret [trainer_saved_size(trainer)], aligned to
+ * 8 bytes. */
+int64_t trainer_saved_size(const struct trainer *trainer);
+void trainer_save(const struct trainer *trainer, void *ret);
+
+/* A trainer that is new takes up what another one was saved at: run r of its group is run from[r] of that one's,
+ * with the same setting, of a group that is alike in all else. The other's further runs are left out. The bits to come are those
+ * that it would have had, at any width of vector. False, and all as it was, if `state` cannot be of such a trainer. */
+bool trainer_restore(struct trainer *trainer, const void *state, int64_t size, const int64_t *from);
+
 /* Where the time of trainer_advance() went, in seconds. */
 struct trainer_times {
     double all;

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sgdmap/checkpoint.h"
 #include "sgdmap/comm.h"
 #include "sgdmap/command.h"
 #include "sgdmap/kernels.h"
@@ -324,6 +325,17 @@ static int agree_on_kernels(int rank, struct error *err)
     return comm_agree(MPI_COMM_WORLD, err, code);
 }
 
+/* Adds to the error what could be done about a result file that was removed. */
+static void rescue(struct store *store, struct error *err)
+{
+    struct error why = {0};
+    bool rescued;
+    if (store_rescue(store, &rescued, &why) != 0)
+        error_prefix(err, "%s; ", why.message);
+    else if (rescued)
+        error_prefix(err, "what had been written is there again, and the same command goes on: ");
+}
+
 /* Collective. Between the lock and its release. */
 static int run_locked(const struct run_arguments *arguments, int argc, char **argv, int rank, int ranks,
                       const struct config *config, const struct grid *grid, struct sweep_summary *summary,
@@ -339,14 +351,29 @@ static int run_locked(const struct run_arguments *arguments, int argc, char **ar
     const struct sweep_observer observer = {.begin = terminal_begin,
                                             .progress = terminal_progress,
                                             .failure = terminal_failure,
+                                            .warning = terminal_warning,
                                             .interval = terminal_interval(&terminal),
                                             .context = &terminal};
     if (rank == 0 && linalg_is_generic())
         fprintf(stderr,
                 "sgdmap: warning: BLIS has no fast kernels for this CPU (generic): training will be several "
                 "times slower\n");
-    int code = sweep_train(kernels_select(NULL), config, grid, store, fresh, MPI_COMM_WORLD, &stop_requested,
-                           &observer, summary, err);
+    struct checkpoints checkpoints = {0};
+    char kernels[128];
+    snprintf(kernels, sizeof kernels, "%s, %s", linalg_kernel_family(), kernels_select(NULL)->name);
+    int code =
+        comm_agree(MPI_COMM_WORLD, err,
+                   checkpoints_init(arguments->output, command_source(), kernels, config, &checkpoints, err));
+    if (code == 0 && fresh && rank == 0)
+        checkpoints_clear(&checkpoints); /* of a file that is gone */
+    if (code == 0)
+        code = sweep_train(kernels_select(NULL), config, grid, store, fresh, &checkpoints, MPI_COMM_WORLD,
+                           &stop_requested, &observer, summary, err);
+    if (code == 0 && rank == 0)
+        checkpoints_clear(&checkpoints);
+    checkpoints_done(&checkpoints);
+    if (code == ERROR_IO && rank == 0)
+        rescue(store, err);
     struct error close_error = {0};
     int closed = store_close(store, &close_error);
     if (code != 0)

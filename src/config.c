@@ -66,7 +66,7 @@ const struct key config_keys[KEY_COUNT] = {
                     .name_count = RECORD_FIELD_COUNT},
     [KEY_WEIGHTS] = {"output.weights", FORM_VALUE, TYPE_CHOICE, .decides = true,
                      .name_count = WEIGHTS_KIND_COUNT, .names = weights_names},
-    [KEY_INTERVAL] = {"checkpoint.interval", FORM_VALUE, TYPE_REAL, .low = 1.0, .high = 1e6},
+    [KEY_INTERVAL] = {"checkpoint.interval", FORM_VALUE, TYPE_REAL, .low = 0.1, .high = 1e6},
 };
 
 static const enum key_id axis_keys[AXIS_COUNT] = {

@@ -88,6 +88,7 @@ static void add(struct forecast_sample *to, const struct forecast_sample *sample
     to->seconds += sample->seconds;
     to->ended += sample->ended;
     to->ended_seconds += sample->ended_seconds;
+    to->skipped += sample->skipped;
 }
 
 static struct block *block_of(struct forecast *f, int64_t bin)
@@ -108,6 +109,8 @@ void forecast_add(struct forecast *f, int64_t bin, const struct forecast_sample 
     add(&f->bins[bin].sum, sample);
     add(&block_of(f, bin)->sum, sample);
     add(&f->sum, sample);
+    f->bins[bin].cost -= sample->skipped;
+    f->cost -= sample->skipped;
 }
 
 double forecast_behind(const struct forecast *f)

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sgdmap/path.h"
 #include "sgdmap/stopwatch.h"
 
 enum { OWNER_SIZE = 512, POLL_NANOSECONDS = 50 * 1000 * 1000 };
@@ -79,21 +80,9 @@ static enum attempt attempt(const char *path, int *descriptor, char owner[OWNER_
     return unsupported ? ATTEMPT_UNSUPPORTED : ATTEMPT_HELD;
 }
 
-/* PATH.lock, where PATH is what a symbolic link leads to: two names of one file share its lock. */
-static char *lock_path(const char *path)
-{
-    struct stat at;
-    char *target = lstat(path, &at) == 0 && S_ISLNK(at.st_mode) ? realpath(path, NULL) : NULL;
-    char *ret = NULL;
-    if (asprintf(&ret, "%s.lock", target != NULL ? target : path) < 0)
-        ret = NULL;
-    free(target);
-    return ret;
-}
-
 int lock_take(const char *path, double seconds, struct lock *ret, struct error *err)
 {
-    char *name = lock_path(path);
+    char *name = path_beside(path, ".lock");
     if (name == NULL)
         return error_set(err, ERROR_MEMORY, "%s: no memory for the lock's name", path);
 
@@ -136,7 +125,7 @@ void lock_release(struct lock *lock)
 
 bool lock_is_held(const char *path)
 {
-    char *name = lock_path(path);
+    char *name = path_beside(path, ".lock");
     if (name == NULL)
         return false;
     int file = open(name, O_RDONLY | O_CLOEXEC);

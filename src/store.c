@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "sgdmap/comm.h"
+#include "sgdmap/path.h"
 
 /* -- The schema ------------------------------------------------------------------------------------ */
 
@@ -773,6 +775,8 @@ static int create_everything(hid_t file, const char *path, const struct config *
 struct store {
     char *path;
     hid_t file;
+    int descriptor; /* of the same file, to look after it; -1 where it is only read */
+    int64_t size;
     bool parallel; /* opened by all ranks of `comm`, for writing */
     MPI_Comm comm;
     const struct config *config;
@@ -805,8 +809,10 @@ static int done_store(struct store *store, struct error *err)
         if (H5Fclose(store->file) < 0)
             code = hdf5_error(err, store->path, "cannot be closed");
     }
+    if (store->descriptor >= 0)
+        close(store->descriptor);
     free(store->path);
-    *store = (struct store){.file = H5I_INVALID_HID};
+    *store = (struct store){.file = H5I_INVALID_HID, .descriptor = -1};
     return code;
 }
 
@@ -815,6 +821,7 @@ static int init_store(struct store *store, const char *path, const struct config
 {
     *store = (struct store){.path = strdup(path),
                             .file = H5I_INVALID_HID,
+                            .descriptor = -1,
                             .comm = MPI_COMM_NULL,
                             .config = config,
                             .grid = grid,
@@ -1113,12 +1120,8 @@ static int make_file(const char *path, const char *temporary, const struct confi
 
 static int sync_path(const char *path, const char *name, int flags, struct error *err)
 {
-    int descriptor = open(name, flags | O_CLOEXEC);
-    int status = descriptor < 0 ? -1 : fsync(descriptor);
-    int reason = errno;
-    if (descriptor >= 0)
-        close(descriptor);
-    if (status < 0 && reason != EINVAL) /* EINVAL: this file system does not sync such a thing */
+    const int reason = path_sync(name, flags);
+    if (reason != 0)
         return error_set(err, ERROR_IO, "%s: %s cannot be brought to the disk: %s", path, name,
                          strerror(reason));
     return ERROR_NONE;
@@ -1242,14 +1245,14 @@ static int create_file(const char *path, bool overwrite, const struct config *co
     TRY(reserve(path, temporary, size, err));
     int code = make_file(path, temporary, config, grid, provenance, err);
     if (code == ERROR_NONE)
-        code = sync_path(path, temporary, O_RDONLY, err);
+        code = sync_path(path, temporary, 0, err);
     if (code == ERROR_NONE)
         code = put_into_place(target, temporary, replace, err);
     if (code != ERROR_NONE) {
         unlink(temporary);
         return code;
     }
-    return sync_path(path, folder, O_RDONLY | O_DIRECTORY, err);
+    return sync_path(path, folder, O_DIRECTORY, err);
 }
 
 /* -- Opening --------------------------------------------------------------------------------------- */
@@ -1366,6 +1369,14 @@ static int open_parallel(const char *path, const struct config *config, const st
         store->file = H5Fopen(whole != NULL ? whole : path, H5F_ACC_RDWR, access);
         if (store->file < 0)
             code = hdf5_error(err, path, "cannot be opened");
+    }
+    if (code == ERROR_NONE) {
+        struct stat at;
+        store->descriptor = open(whole != NULL ? whole : path, O_RDWR | O_CLOEXEC);
+        if (store->descriptor < 0 || fstat(store->descriptor, &at) < 0)
+            code = error_set(err, ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+        else
+            store->size = at.st_size;
     }
     free(whole);
     if (access >= 0)
@@ -1755,6 +1766,69 @@ int store_mark_running(struct store *store, int64_t first_run, int64_t run_count
     if (code == ERROR_NONE && changed)
         code = root_transfer(store, WRITE, DATASET_STATUS, first_run, run_count, status, err);
     free(status);
+    return code;
+}
+
+/* Is the file that we write still there, whole and under its name? */
+static int check_there(const struct store *store, struct error *err)
+{
+    struct stat ours, named;
+    if (fstat(store->descriptor, &ours) < 0)
+        return error_set(err, ERROR_IO, "%s: cannot be looked at: %s", store->path, strerror(errno));
+    if (ours.st_nlink == 0)
+        return error_set(err, ERROR_IO, "%s: was removed while this job writes it", store->path);
+    if (ours.st_size < store->size)
+        return error_set(err, ERROR_IO,
+                         "%s: was cut to %lld of %lld bytes by another program while this job writes it; "
+                         "`sgdmap verify` tells what is left of it",
+                         store->path, (long long)ours.st_size, (long long)store->size);
+    if (stat(store->path, &named) < 0 || named.st_dev != ours.st_dev || named.st_ino != ours.st_ino)
+        return error_set(err, ERROR_IO,
+                         "%s: was moved away while this job writes it; move it back and run the same command "
+                         "again",
+                         store->path);
+    return ERROR_NONE;
+}
+
+int store_sync(struct store *store, struct error *err)
+{
+    TRY(check_there(store, err));
+    if (fsync(store->descriptor) < 0 && errno != EINVAL)
+        return error_set(err, ERROR_IO, "%s: cannot be brought to the disk: %s", store->path,
+                         strerror(errno));
+    return ERROR_NONE;
+}
+
+static int copy_all(const struct store *store, const char *temporary, struct error *err)
+{
+    int to = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    off_t from = 0;
+    ssize_t copied = to < 0 ? -1 : 1;
+    while (copied > 0)
+        copied = sendfile(to, store->descriptor, &from, TRANSFER_BYTES);
+    int code = ERROR_NONE;
+    if (copied < 0 || from < store->size || fsync(to) < 0)
+        code = error_set(err, ERROR_IO, "%s: cannot be written: %s", temporary, strerror(errno));
+    if (to >= 0)
+        close(to);
+    return code;
+}
+
+int store_rescue(struct store *store, bool *rescued, struct error *err)
+{
+    struct stat ours, named;
+    *rescued = false;
+    if (fstat(store->descriptor, &ours) < 0 || ours.st_nlink > 0 || stat(store->path, &named) == 0)
+        return ERROR_NONE;
+    SCOPED_TEXT temporary = path_beside(store->path, ".rescued");
+    if (temporary == NULL)
+        return no_memory(err, store->path);
+    int code = copy_all(store, temporary, err);
+    if (code == ERROR_NONE)
+        code = put_into_place(store->path, temporary, false, err);
+    if (code != ERROR_NONE)
+        unlink(temporary);
+    *rescued = code == ERROR_NONE;
     return code;
 }
 

@@ -1,8 +1,9 @@
 /* The protocol. A worker sends messages of one kind, struct report, to rank 0: what ended since the last one,
- * how far it is, and whether it wants groups or leaves for good. Rank 0 answers a want with a portion of the
- * schedule; an empty one means that there are no more. To stop everyone it sends an empty message with
- * TAG_STOP; a worker looks for one between slices. Every worker's last report has `leaves` set, and rank 0
- * returns when all have left. */
+ * how far it is, and whether it wants groups, has nothing to do any more or leaves for good. Rank 0 answers a want with a
+ * portion of the schedule; an empty one means that there are no more. It sends each worker orders, for which a worker looks
+ * between slices and while it waits: perhaps ORDER_STOP, to put down what is in hand, and in the end, when all have nothing to
+ * do, ORDER_END. Until then every rank sees its signals. A worker's last report, its answer to ORDER_END, has `leaves` set, and
+ * rank 0 returns when all have left. */
 #include "sgdmap/sweep.h"
 
 #include <math.h>
@@ -16,7 +17,11 @@
 #include "sgdmap/stopwatch.h"
 #include "sgdmap/task.h"
 
-enum { TAG_REPORT = 1, TAG_ASSIGNMENT = 2, TAG_STOP = 3 };
+enum { TAG_REPORT = 1, TAG_ASSIGNMENT = 2, TAG_ORDER = 3 };
+
+enum order { ORDER_STOP = 1, ORDER_END = 2 };
+
+enum stop_reason { STOPS_NOT, STOPS_BY_SIGNAL, STOPS_BY_ERROR };
 
 /* A rank looks at its messages, and at the signal, this often: rank 0's slice is what a request may wait for
  * at the most, and a request is made ahead. */
@@ -33,8 +38,9 @@ struct report {
         struct forecast_sample sample;
     } bins[REPORT_BINS];
     int64_t wants;
+    int64_t idle;
     int64_t leaves;
-    int64_t stops; /* the sweep is to end: a signal or an error */
+    int64_t stops; /* the sweep is to end: enum stop_reason */
 };
 
 struct master;
@@ -45,6 +51,7 @@ struct worker {
     const struct config *config;
     const struct grid *grid;
     struct store *store;
+    const struct checkpoints *checkpoints;
     const struct sweep_observer *observer;
     struct master *master;     /* on rank 0 */
     struct forecast *forecast; /* what has been learned is on rank 0 */
@@ -58,13 +65,18 @@ struct worker {
     double task_seconds;
     struct trainer_progress progress; /* of the task, as it was last reported */
     double task_cost;                 /* of the runs that are trained */
+    bool has_checkpoint;              /* the task's group has, or something in its place */
+    double saved;                     /* when it was saved, or began */
+    double synced;                    /* when what was written was brought to the disk */
+    bool wrote;                       /* since then */
+    bool warned;                      /* that checkpoints cannot be written */
     double speed;                     /* cost units a second, of late: tells when to ask; 0 unknown */
 
     struct report report; /* being put together */
     struct report sent;   /* on its way */
     MPI_Request sending;
     struct sweep_times times;
-    bool told_to_stop; /* rank 0's message has come */
+    bool told_to_stop, told_to_end; /* rank 0's orders have come */
 };
 
 struct master {
@@ -73,7 +85,9 @@ struct master {
     struct forecast *forecast; /* borrowed */
     uint8_t *group_done;       /* [group_count] whole group done before this session; NULL: none */
     int workers;               /* that have not left */
-    bool stopping;
+    int busy;                  /* of them, that may still have something to do */
+    bool stopping, failed;
+    bool ending; /* the end has been ordered */
     double told;
     double start;
     struct sweep_progress progress;
@@ -204,6 +218,7 @@ static int write_segment(struct worker *w, int64_t from, int64_t to, const struc
             rows.teacher = teacher;
         }
     }
+    w->wrote = true;
     if (code == 0)
         code = store_write(w->store, &rows, w->rank, err);
     free(student);
@@ -233,6 +248,56 @@ static int mark_segment(struct worker *w, int64_t from, int64_t to, const struct
 {
     (void)results;
     return store_mark_running(w->store, w->task.runs[from], to - from, err);
+}
+
+/* -- Checkpoints ----------------------------------------------------------------------------------- */
+
+static void warn(struct worker *w, const struct error *why)
+{
+    if (w->observer->warning != NULL)
+        w->observer->warning(w->observer->context, why->message);
+}
+
+/* A disk that has no room for it does not end the sweep: the result file has its room already. */
+static void save_task(struct worker *w)
+{
+    struct error why = {0};
+    const double start = stopwatch_now();
+    if (checkpoint_save(w->checkpoints, &w->task, &why) == 0) {
+        w->has_checkpoint = true;
+    } else if (!w->warned) {
+        error_prefix(&why, "a checkpoint cannot be written, a crash would lose what the group has done: ");
+        warn(w, &why);
+        w->warned = true;
+    }
+    w->saved = stopwatch_now();
+    w->times.writing += w->saved - start;
+}
+
+/* Takes up what an earlier session has left of the task. */
+static void restore_task(struct worker *w)
+{
+    struct error why = {0};
+    bool restored;
+    if (checkpoint_restore(w->checkpoints, &w->task, &restored, &why) != 0) {
+        warn(w, &why);
+        w->has_checkpoint = true; /* so that it goes when the group is done */
+    }
+    if (!restored)
+        return;
+    w->has_checkpoint = true;
+    w->progress = trainer_progress(w->task.trainer);
+    sample(w)->skipped += (w->progress.done + w->progress.saved) * w->task_cost;
+}
+
+static int sync_store(struct worker *w, struct error *err)
+{
+    const double start = stopwatch_now();
+    TRY(store_sync(w->store, err));
+    w->synced = stopwatch_now();
+    w->wrote = false;
+    w->times.writing += w->synced - start;
+    return 0;
 }
 
 static void drop_task(struct worker *w)
@@ -297,10 +362,14 @@ static int begin_task(struct worker *w, struct error *err)
         w->task_seconds = 0;
         w->task_cost = w->task.group.cost * (double)w->task.run_count / (double)w->task.group.run_count;
         w->progress = (struct trainer_progress){0};
+        w->has_checkpoint = false;
         w->queue.cost -= w->task.group.cost;
         if (code != 0 && w->task.run_count == 0)
             return error_set(err, why.code, "%s", why.message);
-        spend(w, stopwatch_now() - start);
+        if (w->task.trainer != NULL && !w->fresh && w->checkpoints->any)
+            restore_task(w);
+        w->saved = stopwatch_now();
+        spend(w, w->saved - start);
         if (code != 0)
             TRY(fail_task(w, &why, err));
         else if (w->task.run_count == 0)
@@ -324,13 +393,31 @@ static int work(struct worker *w, struct error *err)
     w->progress = now;
     if (time > 0)
         w->speed = w->speed > 0 ? 0.9 * w->speed + 0.1 * done / time : done / time;
-    if (!ended)
+    const double interval = w->config->checkpoint_interval;
+    if (!ended) {
+        if (start + time - w->saved >= interval)
+            save_task(w);
         return 0;
+    }
     const struct run_result *results = trainer_results(w->task.trainer);
     TRY(for_each_segment(w, results, write_segment, err));
+    /* The rows are on the disk before the checkpoint goes. */
+    if (w->has_checkpoint || start - w->synced >= interval)
+        TRY(sync_store(w, err));
+    if (w->has_checkpoint)
+        checkpoint_remove(w->checkpoints, &w->task);
     spend(w, stopwatch_now() - start - time);
     end_task(w, results);
     return 0;
+}
+
+/* The sweep is to end: what is in hand is kept for another session. */
+static void put_down(struct worker *w)
+{
+    if (w->task.trainer != NULL)
+        save_task(w);
+    drop_task(w);
+    w->queue.count = 0;
 }
 
 static bool has_work(const struct worker *w)
@@ -417,16 +504,23 @@ static int find_done(struct master *m, struct store *store, bool fresh, struct e
     return 0;
 }
 
-static void stop_workers(struct master *m, MPI_Comm comm)
+static void give_order(const struct master *m, enum order order, MPI_Comm comm)
 {
-    if (m->stopping)
-        return;
-    m->stopping = true;
+    /* A constant may be sent without waiting: it outlives the message. */
+    static const int orders[] = {0, ORDER_STOP, ORDER_END};
     for (int rank = 1; rank < m->progress.ranks; ++rank) {
         MPI_Request request;
-        MPI_Isend(NULL, 0, MPI_BYTE, rank, TAG_STOP, comm, &request);
-        MPI_Request_free(&request); /* empty: there is no buffer that would have to outlive it */
+        MPI_Isend(&orders[order], 1, MPI_INT, rank, TAG_ORDER, comm, &request);
+        MPI_Request_free(&request);
     }
+}
+
+static void stop_all(struct master *m, enum stop_reason reason, MPI_Comm comm)
+{
+    m->failed = m->failed || reason == STOPS_BY_ERROR;
+    if (!m->stopping)
+        give_order(m, ORDER_STOP, comm);
+    m->stopping = true;
 }
 
 /* Answers all messages that have come. */
@@ -442,10 +536,10 @@ static void serve(struct master *m, MPI_Comm comm)
         MPI_Recv(&report, (int)sizeof report, MPI_BYTE, status.MPI_SOURCE, TAG_REPORT, comm,
                  MPI_STATUS_IGNORE);
         take_report(m, &report);
-        if (report.stops)
-            stop_workers(m, comm);
-        if (report.leaves)
-            --m->workers;
+        m->busy -= report.idle != 0;
+        m->workers -= report.leaves != 0;
+        if (report.stops && !m->ending)
+            stop_all(m, (enum stop_reason)report.stops, comm);
         if (report.wants) {
             struct portion portion = {0};
             if (!m->stopping)
@@ -462,6 +556,7 @@ static void tell(struct master *m, const struct sweep_observer *observer, bool l
     if (observer->progress == NULL || (!last && time - m->told < observer->interval))
         return;
     m->told = time;
+    m->progress.cost = forecast_cost(m->forecast);
     m->progress.cost_done = forecast_behind(m->forecast);
     m->progress.left = forecast_left(m->forecast) / m->progress.ranks;
     observer->progress(observer->context, &m->progress, last);
@@ -473,6 +568,13 @@ static void pause_briefly(void)
     nanosleep(&pause, NULL);
 }
 
+static void wait_briefly(struct worker *w)
+{
+    const double start = stopwatch_now();
+    pause_briefly();
+    w->times.waiting += stopwatch_now() - start;
+}
+
 static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const volatile sig_atomic_t *stop,
                       struct error *err)
 {
@@ -480,9 +582,11 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
     while (true) {
         serve(m, comm);
         send_report(w);
-        if ((*stop || code != 0) && !m->stopping)
-            stop_workers(m, comm);
+        if (code != 0 || *stop)
+            stop_all(m, code != 0 ? STOPS_BY_ERROR : STOPS_BY_SIGNAL, comm);
         tell(m, w->observer, false);
+        if (m->stopping)
+            put_down(w);
         const bool mine = code == 0 && !m->stopping;
         if (mine && !has_work(w))
             schedule_next(&m->schedule, &w->queue);
@@ -490,50 +594,60 @@ static int run_master(struct master *m, struct worker *w, MPI_Comm comm, const v
             code = begin_task(w, err);
             if (code == 0 && w->task.trainer != NULL)
                 code = work(w, err);
-        } else if (m->workers > 0) {
-            const double start = stopwatch_now();
-            pause_briefly();
-            w->times.waiting += stopwatch_now() - start;
+        } else if (m->busy > 0) {
+            wait_briefly(w);
         } else {
-            return code;
+            break;
         }
     }
+    m->ending = true;
+    give_order(m, ORDER_END, comm);
+    while (m->workers > 0) {
+        serve(m, comm);
+        wait_briefly(w);
+    }
+    if (code == 0 && m->stopping && !m->failed && m->progress.outcomes[OUTCOME_PENDING] > 0)
+        code = error_set(err, ERROR_INTERRUPTED, "interrupted by a signal; the same command again goes on");
+    return code;
 }
 
 /* -- A worker -------------------------------------------------------------------------------------- */
 
-static void look_for_stop(struct worker *w, MPI_Comm comm)
+static void look_for_orders(struct worker *w, MPI_Comm comm)
 {
-    int come = 0;
-    if (!w->told_to_stop)
-        MPI_Iprobe(0, TAG_STOP, comm, &come, MPI_STATUS_IGNORE);
-    if (come)
-        MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_STOP, comm, MPI_STATUS_IGNORE);
-    w->told_to_stop = w->told_to_stop || come;
+    int come, order;
+    MPI_Iprobe(0, TAG_ORDER, comm, &come, MPI_STATUS_IGNORE);
+    if (!come)
+        return;
+    MPI_Recv(&order, 1, MPI_INT, 0, TAG_ORDER, comm, MPI_STATUS_IGNORE);
+    w->told_to_stop = w->told_to_stop || order == ORDER_STOP;
+    w->told_to_end = w->told_to_end || order == ORDER_END;
 }
 
 static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic_t *stop, struct error *err)
 {
     int code = 0;
-    bool asked = false, more = true, stopping = false, reported_stop = false;
+    bool asked = false, more = true, stopping = false, reported_stop = false, idle = false;
     struct portion coming;
     const double interval = schedule_report_interval(w->ranks);
     MPI_Request request = MPI_REQUEST_NULL;
     double last_report = stopwatch_now();
     while (true) {
+        look_for_orders(w, comm);
         if (code == 0 && !stopping && !asked && more && time_left(w) < SCHEDULE_ASK_AHEAD) {
             MPI_Irecv(&coming, (int)sizeof coming, MPI_BYTE, 0, TAG_ASSIGNMENT, comm, &request);
             w->report.wants = 1;
             send_report(w);
             asked = true;
         }
-        look_for_stop(w, comm);
-        stopping = stopping || w->told_to_stop;
-        if ((code != 0 || *stop) && !reported_stop) {
-            w->report.stops = 1;
+        if ((code != 0 || *stop) && !reported_stop && !w->told_to_end) {
+            w->report.stops = code != 0 ? STOPS_BY_ERROR : STOPS_BY_SIGNAL;
             send_report(w);
-            reported_stop = stopping = true;
+            reported_stop = true;
         }
+        stopping = w->told_to_stop || reported_stop;
+        if (stopping)
+            put_down(w);
         if (asked && (stopping || !has_work(w))) {
             int come;
             MPI_Test(&request, &come, MPI_STATUS_IGNORE);
@@ -551,10 +665,12 @@ static int run_worker(struct worker *w, MPI_Comm comm, const volatile sig_atomic
                 last_report = stopwatch_now();
                 send_report(w);
             }
-        } else if (asked || (!stopping && more)) {
-            const double start = stopwatch_now();
-            pause_briefly();
-            w->times.waiting += stopwatch_now() - start;
+        } else if (asked || (!stopping && more) || (idle && !w->told_to_end)) {
+            wait_briefly(w);
+        } else if (!idle) {
+            w->report.idle = 1;
+            send_report(w);
+            idle = true;
         } else {
             w->report.leaves = 1;
             send_report(w);
@@ -582,8 +698,9 @@ static int gather_times(const struct worker *w, int ranks, struct sweep_summary 
 }
 
 int sweep_train(const struct kernels *kernels, const struct config *config, const struct grid *grid,
-                struct store *store, bool fresh, MPI_Comm comm, const volatile sig_atomic_t *stop,
-                const struct sweep_observer *observer, struct sweep_summary *ret, struct error *err)
+                struct store *store, bool fresh, const struct checkpoints *checkpoints, MPI_Comm comm,
+                const volatile sig_atomic_t *stop, const struct sweep_observer *observer,
+                struct sweep_summary *ret, struct error *err)
 {
     int rank, ranks;
     MPI_Comm_rank(comm, &rank);
@@ -592,13 +709,19 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
                        .config = config,
                        .grid = grid,
                        .store = store,
+                       .checkpoints = checkpoints,
                        .observer = observer,
+                       .synced = stopwatch_now(),
                        .comm = comm,
                        .sending = MPI_REQUEST_NULL,
                        .fresh = fresh,
                        .rank = rank,
                        .ranks = ranks};
-    struct master m = {.grid = grid, .workers = ranks - 1, .start = stopwatch_now(), .progress.ranks = ranks};
+    struct master m = {.grid = grid,
+                       .workers = ranks - 1,
+                       .busy = ranks - 1,
+                       .start = stopwatch_now(),
+                       .progress.ranks = ranks};
     *ret = (struct sweep_summary){0};
     int code = forecast_new(grid, &w.forecast, err);
     m.forecast = w.forecast;
@@ -616,16 +739,13 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     m.told = stopwatch_now();
     const double start = stopwatch_now();
     code = rank == 0 ? run_master(&m, &w, comm, stop, err) : run_worker(&w, comm, stop, err);
-    /* Rank 0 stops everyone or no one: whoever left before the message came takes it now. */
-    int verdict[2] = {m.stopping, m.progress.outcomes[OUTCOME_PENDING] == 0};
-    const double left = stopwatch_now();
-    MPI_Bcast(verdict, 2, MPI_INT, 0, comm);
-    w.times.waiting += stopwatch_now() - left;
-    if (rank > 0 && verdict[0] && !w.told_to_stop)
-        MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_STOP, comm, MPI_STATUS_IGNORE);
-    if (code == 0 && *stop && !verdict[1])
-        code = error_set(err, ERROR_INTERRUPTED, "interrupted by a signal; the same command again goes on");
     drop_task(&w);
+    struct error sync_error = {0};
+    const int synced = w.wrote ? sync_store(&w, &sync_error) : 0;
+    if (synced != 0 && (code == 0 || code == ERROR_INTERRUPTED)) {
+        code = synced;
+        *err = sync_error;
+    }
     w.times.all = stopwatch_now() - start;
     if (rank == 0)
         tell(&m, observer, true);

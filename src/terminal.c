@@ -138,3 +138,10 @@ void terminal_failure(void *context, int64_t run, const char *message)
     fprintf(stderr, "%ssgdmap: run %lld failed: %s\n", t->drawn ? "\n" : "", (long long)run, message);
     t->drawn = false;
 }
+
+void terminal_warning(void *context, const char *message)
+{
+    struct terminal *t = context;
+    fprintf(stderr, "%ssgdmap: warning: %s\n", t->drawn ? "\n" : "", message);
+    t->drawn = false;
+}

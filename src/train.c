@@ -679,12 +679,17 @@ static int64_t saved_run_size(const struct trainer *t, int64_t records)
 /* With the present tile's, if it is a record's. */
 static int64_t saved_records(const struct trainer *t)
 {
-    return t->next_record + is_record(t);
+    return t->next_record + (t->next_record < t->group.record_count && is_record(t));
 }
 
 int64_t trainer_saved_size(const struct trainer *t)
 {
     return (int64_t)sizeof(struct saved_head) + t->group.run_count * saved_run_size(t, saved_records(t));
+}
+
+int64_t trainer_saved_limit(const struct trainer *t, int64_t run_count)
+{
+    return (int64_t)sizeof(struct saved_head) + run_count * saved_run_size(t, t->group.record_count);
 }
 
 /* Moves `size` bytes from or to a saved trainer, and `saved` on. */
@@ -760,15 +765,14 @@ static bool fits(const struct trainer *t, const void *state, int64_t size, const
         return false;
     const struct train_group *g = &t->group;
     if (head->dimension != g->dimension || head->record_count != g->record_count ||
-        head->fields != (int64_t)g->fields || head->step < 0 || head->step > g->steps ||
-        head->next_record < 0 || head->next_record >= g->record_count ||
-        head->step > t->record_steps[head->next_record] || head->records < head->next_record ||
-        head->records > head->next_record + 1 || head->run_count < 1 ||
-        (head->next_record > 0 && head->step <= t->record_steps[head->next_record - 1]))
+        head->fields != (int64_t)g->fields || head->next_record < 0 || head->next_record > g->record_count ||
+        head->records < head->next_record || head->records > head->next_record + 1 ||
+        head->records > g->record_count || head->run_count < 1)
         return false;
     const int64_t runs_size = size - (int64_t)sizeof *head, run_size = saved_run_size(t, head->records);
     if (runs_size % run_size != 0 || runs_size / run_size != head->run_count)
         return false;
+    bool active = false;
     for (int64_t r = 0; r < g->run_count; ++r) {
         if (from[r] < 0 || from[r] >= head->run_count)
             return false;
@@ -776,8 +780,13 @@ static bool fits(const struct trainer *t, const void *state, int64_t size, const
         if (run->outcome < OUTCOME_RUNNING || run->outcome > OUTCOME_UNFINISHED || run->steps_done < 0 ||
             run->steps_done > g->steps)
             return false;
+        active = active || run->outcome == OUTCOME_RUNNING;
     }
-    return true;
+    /* Between the last record and the next. */
+    const int64_t *steps = t->record_steps;
+    return !active || (head->next_record < g->record_count && head->step >= 0 &&
+                       head->step <= steps[head->next_record] &&
+                       (head->next_record == 0 || head->step > steps[head->next_record - 1]));
 }
 
 /* A run that has ended by step `at`. */

@@ -419,8 +419,8 @@ static void wrong_values(void **state)
     refuse_line(5, "  init_scale: -1e-9", "sweep.yaml:5: grid.init_scale: -1e-9 is not in [0, 1e+06]");
     refuse_line(6, "  teacher_norm: 1e7", "sweep.yaml:6: grid.teacher_norm: 1e7 is not in [0, 1e+06]");
     refuse_line(10, "  tolerance: 0", "sweep.yaml:10: training.tolerance: 0 is not in (0, 1e+06]");
-    refuse_line(11, "checkpoint: {interval: 0.5}",
-                "sweep.yaml:11: checkpoint.interval: 0.5 is not in [1, 1e+06]");
+    refuse_line(11, "checkpoint: {interval: 0.05}",
+                "sweep.yaml:11: checkpoint.interval: 0.05 is not in [0.1, 1e+06]");
 
     refuse_line(7, "  batch_size: 1\n  link: [identity, vanilla]",
                 "sweep.yaml:8: grid.link: vanilla is not known; expected one of identity, none");

@@ -48,7 +48,7 @@ static double train(struct fixture *f, int64_t g, double slowness)
     struct group group;
     grid_group(&f->grid, g, &group);
     const double seconds = slowness * group.cost;
-    const struct forecast_sample sample = {group.cost, seconds, group.cost, seconds};
+    const struct forecast_sample sample = {group.cost, seconds, group.cost, seconds, 0};
     forecast_add(f->forecast, forecast_bin(f->forecast, &f->grid, g), &sample);
     return seconds;
 }

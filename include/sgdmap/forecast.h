@@ -17,6 +17,7 @@ struct forecast_sample {
     double seconds;       /* that it took */
     double ended;         /* cost of the groups that ended */
     double ended_seconds; /* that they took, from begin to end */
+    double skipped;       /* cost that was expected and turns out not to be to do */
 };
 
 struct forecast; /* opaque */

@@ -73,6 +73,14 @@ bool store_left_open(void);
 /* Local. Writes rows, then status, checksum and the rest. `rank` goes into the dataset of this name. */
 WARN_UNUSED int store_write(struct store *store, const struct store_rows *rows, int rank, struct error *err);
 
+/* Local. Brings to the disk what this process has written. Errors: ERROR_IO, also where the file is no longer there, or no
+ * longer whole. */
+WARN_UNUSED int store_sync(struct store *store, struct error *err);
+
+/* Local. A file that someone has removed is still there for the process that has it open: its content gets its name again.
+ * *rescued: so it was. To be called when all ranks have stopped writing. Errors: ERROR_IO. */
+WARN_UNUSED int store_rescue(struct store *store, bool *rescued, struct error *err);
+
 /* Local. Marks neighbouring runs as running, where they are not done. */
 WARN_UNUSED int store_mark_running(struct store *store, int64_t first_run, int64_t run_count,
                                    struct error *err);

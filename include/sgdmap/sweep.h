@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sgdmap/checkpoint.h"
 #include "sgdmap/config.h"
 #include "sgdmap/error.h"
 #include "sgdmap/grid.h"
@@ -34,6 +35,7 @@ struct sweep_observer {
     void (*begin)(void *context, const struct sweep_progress *progress); /* what there is to do */
     void (*progress)(void *context, const struct sweep_progress *progress, bool last);
     void (*failure)(void *context, int64_t run, const char *message); /* a run that could not be computed */
+    void (*warning)(void *context, const char *message);              /* on any rank: the sweep goes on */
     double interval;
     void *context;
 };
@@ -52,11 +54,14 @@ struct sweep_summary {
 };
 
 /* Collective. Trains all runs of `store` that are not done, failed ones included; with `fresh`, just created,
- * it does not look for any that are. `stop`, set by a signal handler on any rank, ends the sweep on all.
+ * it does not look for any that are, nor for checkpoints. Every config->checkpoint_interval seconds a rank saves the group that
+ * it trains and brings what it has written to the disk. `stop`, set by a signal handler on any rank, ends the sweep on all,
+ * which save their groups before.
  * Errors, the same on all ranks: ERROR_INTERRUPTED, ERROR_IO, ERROR_MEMORY. `ret` is meaningful on rank 0 and
  * set in every case. */
 WARN_UNUSED int sweep_train(const struct kernels *kernels, const struct config *config,
-                            const struct grid *grid, struct store *store, bool fresh, MPI_Comm comm,
+                            const struct grid *grid, struct store *store, bool fresh,
+                            const struct checkpoints *checkpoints, MPI_Comm comm,
                             const volatile sig_atomic_t *stop, const struct sweep_observer *observer,
                             struct sweep_summary *ret, struct error *err);
 

@@ -23,6 +23,7 @@ double terminal_interval(const struct terminal *terminal);
 void terminal_begin(void *terminal, const struct sweep_progress *progress);
 void terminal_progress(void *terminal, const struct sweep_progress *progress, bool last);
 void terminal_failure(void *terminal, int64_t run, const char *message);
+void terminal_warning(void *terminal, const char *message);
 
 /* The bar's line without the terminal's codes; for tests. Returns its length. */
 int terminal_line(const struct sweep_progress *progress, char *ret, size_t size);

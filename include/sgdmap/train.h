@@ -65,6 +65,9 @@ struct trainer_progress trainer_progress(const struct trainer *trainer);
 int64_t trainer_saved_size(const struct trainer *trainer);
 void trainer_save(const struct trainer *trainer, void *ret);
 
+/* More is never saved of `run_count` runs of such a group. */
+int64_t trainer_saved_limit(const struct trainer *trainer, int64_t run_count);
+
 /* A trainer that is new takes up what another one was saved at: run r of its group is run from[r] of that one's,
  * with the same setting, of a group that is alike in all else. The other's further runs are left out. The bits to come are those
  * that it would have had, at any width of vector. False, and all as it was, if `state` cannot be of such a trainer. */

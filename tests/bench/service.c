@@ -28,8 +28,11 @@ int main(int argc, char **argv)
     MPI_Barrier(MPI_COMM_WORLD);
     const double start = stopwatch_now();
     if (rank == 0) {
-        struct master m = {
-            .grid = &grid, .forecast = forecast, .workers = ranks - 1, .progress.ranks = ranks};
+        struct master m = {.grid = &grid,
+                           .forecast = forecast,
+                           .workers = ranks - 1,
+                           .busy = ranks - 1,
+                           .progress.ranks = ranks};
         schedule_init(&grid, ranks, NULL, grid_total_cost(&grid), &m.schedule);
         while (m.workers > 0)
             serve(&m, MPI_COMM_WORLD);

@@ -1,0 +1,22 @@
+/* fault: the places at which the test build can be made to fail or to die, as on a bad disk or by kill -9. In the program
+ * itself they are nothing. */
+#ifndef SGDMAP_FAULT_H
+#define SGDMAP_FAULT_H
+
+#include "sgdmap/error.h"
+
+/* Local. In the test build: ERROR_IO at the place that SGDMAP_FAULT in the environment asks for, "fail 17" the 17th that a
+ * process comes by, or its death, "kill 17". With SGDMAP_FAULT_RANK in that rank alone; with SGDMAP_FAULT_TRACE every place is
+ * appended to that file. */
+#ifdef SGDMAP_FAULTS
+WARN_UNUSED int fault_at(const char *place, struct error *err);
+#else
+static inline int fault_at(const char *place, struct error *err)
+{
+    (void)place;
+    (void)err;
+    return 0;
+}
+#endif
+
+#endif

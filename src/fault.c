@@ -1,0 +1,30 @@
+#include "sgdmap/fault.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int fault_at(const char *place, struct error *err)
+{
+    static long count; /* the program has one thread */
+    const char *fault = getenv("SGDMAP_FAULT"), *trace = getenv("SGDMAP_FAULT_TRACE");
+    const char *wanted = getenv("SGDMAP_FAULT_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (wanted != NULL && strcmp(wanted, rank != NULL ? rank : "0") != 0)
+        return 0;
+    ++count;
+    if (trace != NULL) {
+        FILE *file = fopen(trace, "a");
+        if (file != NULL) {
+            fprintf(file, "%ld %s\n", count, place);
+            fclose(file);
+        }
+    }
+    long at = 0;
+    char action[8] = "";
+    if (fault == NULL || sscanf(fault, "%7s %ld", action, &at) != 2 || at != count)
+        return 0;
+    if (strcmp(action, "kill") == 0)
+        raise(SIGKILL);
+    return error_set(err, ERROR_IO, "%s: a fault injected by a test", place);
+}

@@ -229,7 +229,7 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
     *fresh = presence == (int)STORE_ABSENT || arguments->overwrite;
     if (*fresh)
         return store_create(arguments->output, arguments->overwrite, config, grid, &provenance,
-                            MPI_COMM_WORLD, ret, err);
+                            &stop_requested, MPI_COMM_WORLD, ret, err);
     return store_open(arguments->output, config, grid, &provenance, MPI_COMM_WORLD, ret, err);
 }
 
@@ -276,6 +276,8 @@ static void print_summary(const struct run_arguments *arguments, const struct sw
     if (p->trained > 0)
         printf("%lld runs trained in %s, %.1f a second\n", (long long)p->trained, time,
                p->elapsed > 0 ? (double)p->trained / p->elapsed : 0.0);
+    if (p->resumed > 0)
+        printf("  %lld runs were taken up from checkpoints\n", (long long)p->resumed);
     if (p->trained > 0 && summary->times != NULL) {
         struct sweep_times all = {0};
         for (int r = 0; r < p->ranks; ++r) {

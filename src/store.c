@@ -18,6 +18,7 @@
 #include <xxhash.h>
 
 #include "sgdmap/comm.h"
+#include "sgdmap/fault.h"
 #include "sgdmap/path.h"
 
 /* -- The schema ------------------------------------------------------------------------------------ */
@@ -29,6 +30,7 @@ enum {
     DATASET_METADATA = 4 * 1024,    /* a generous estimate of headers and attributes, for the file's size */
     BLOCK_BYTES = 32 * 1024 * 1024, /* what a pass over many runs holds in memory */
     BLOCK_RUNS = 64 * 1024,
+    FILL_BYTES = 16 * 1024 * 1024,
     TRANSFER_BYTES = 512 * 1024 * 1024, /* one call to MPI-IO: its counts are int */
     TEXT_MAX = 64 * 1024 * 1024,        /* no attribute of ours is longer */
     RANK_MAX = 3,
@@ -596,6 +598,7 @@ static int append_history(hid_t file, const char *path, const char *line, struct
     }
     snprintf(history, room, "%s\n%s%s%s", old, rest, *rest != '\0' ? "\n" : "", line);
 
+    TRY(fault_at("history", err));
     SCOPED(attribute) attribute = H5Aopen(file, "history", H5P_DEFAULT);
     if (attribute < 0)
         return hdf5_error(err, path, "the attribute history cannot be opened");
@@ -608,6 +611,7 @@ static int append_history(hid_t file, const char *path, const char *line, struct
 /* The ranks of the session that writes now: its progress is estimated from them. */
 static int update_ranks(hid_t file, const char *path, int ranks, struct error *err)
 {
+    TRY(fault_at("ranks", err));
     const int32_t value = ranks;
     SCOPED(attribute) attribute = H5Aopen(file, "ranks", H5P_DEFAULT);
     if (attribute < 0 || H5Awrite(attribute, H5T_NATIVE_INT32, &value) < 0)
@@ -617,8 +621,8 @@ static int update_ranks(hid_t file, const char *path, int ranks, struct error *e
 
 /* -- Datasets -------------------------------------------------------------------------------------- */
 
-/* Contiguous, allocated and filled at creation: a row written later changes no metadata. Times are not
- * tracked, so that the same sweep makes the same file. */
+/* Contiguous, and allocated at creation, when also the fill values are written: a row written later changes no metadata. Times are
+ * not tracked, so that the same sweep makes the same file. */
 static hid_t creation_list(const struct dataset_info *info)
 {
     hid_t list = H5Pcreate(H5P_DATASET_CREATE);
@@ -629,7 +633,6 @@ static hid_t creation_list(const struct dataset_info *info)
     herr_t status = 0;
     switch (info->fill) {
     case FILL_NONE:
-        status = H5Pset_fill_time(list, H5D_FILL_TIME_NEVER);
         break;
     case FILL_ZERO:
         status = H5Pset_fill_value(list, H5T_NATIVE_INT8, &zero);
@@ -641,10 +644,9 @@ static hid_t creation_list(const struct dataset_info *info)
         status = H5Pset_fill_value(list, H5T_NATIVE_DOUBLE, &nan_value);
         break;
     }
-    if (info->fill != FILL_NONE && status >= 0)
-        status = H5Pset_fill_time(list, H5D_FILL_TIME_ALLOC);
-    if (status < 0 || H5Pset_layout(list, H5D_CONTIGUOUS) < 0 ||
-        H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_obj_track_times(list, false) < 0 ||
+    if (status < 0 || H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0 ||
+        H5Pset_layout(list, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 ||
+        H5Pset_obj_track_times(list, false) < 0 ||
         H5Pset_attr_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) < 0) {
         H5Pclose(list);
         return H5I_INVALID_HID;
@@ -681,6 +683,7 @@ static int write_flags(hid_t dataset, const char *path, const struct dataset_inf
 static int create_dataset(hid_t group, const char *path, const struct dataset_info *info,
                           const int64_t extents[DIM_COUNT], hid_t scales[DIM_COUNT], struct error *err)
 {
+    TRY(fault_at("create: dataset", err));
     hsize_t size[RANK_MAX];
     for (int at = 0; at < info->rank; at++)
         size[at] = (hsize_t)extents[info->dims[at]];
@@ -777,7 +780,8 @@ struct store {
     hid_t file;
     int descriptor; /* of the same file, to look after it; -1 where it is only read */
     int64_t size;
-    bool parallel; /* opened by all ranks of `comm`, for writing */
+    const volatile sig_atomic_t *stop; /* ends a creation; else NULL */
+    bool parallel;                     /* opened by all ranks of `comm`, for writing */
     MPI_Comm comm;
     const struct config *config;
     const struct grid *grid;
@@ -926,6 +930,12 @@ static int transfer(struct store *store, enum direction direction, hid_t dataset
     const int64_t most = TRANSFER_BYTES / row_bytes > 1 ? TRANSFER_BYTES / row_bytes : 1;
     char *at = buffer;
     for (int64_t end = first + count; first < end;) {
+        if (store->stop != NULL && *store->stop)
+            return error_set(err, ERROR_INTERRUPTED,
+                             "%s: interrupted while it was created; the same command begins again",
+                             store->path);
+        if (direction == WRITE)
+            TRY(fault_at(info->name, err));
         int64_t rows = end - first < most ? end - first : most;
         hsize_t start[RANK_MAX] = {(hsize_t)first}, size[RANK_MAX] = {(hsize_t)rows};
         for (int dim = 1; dim < info->rank; dim++)
@@ -1076,6 +1086,51 @@ static int write_counting(struct store *store, const struct weights *weights, in
     return ERROR_NONE;
 }
 
+/* The values of what has yet to come. The file is empty where nothing was written, so that zeros need no writing. */
+static int write_fill(struct store *store, hid_t dataset, const struct dataset_info *info,
+                      const int64_t extents[DIM_COUNT], struct error *err)
+{
+    if (info->fill == FILL_NONE || info->fill == FILL_ZERO)
+        return ERROR_NONE;
+    const int64_t rows = extents[info->dims[0]];
+    const int64_t row_bytes = row_values(info, extents) * (int64_t)type_size(info->type);
+    int64_t block = FILL_BYTES / row_bytes > 1 ? FILL_BYTES / row_bytes : 1;
+    if (block > rows)
+        block = rows;
+    double *values = allocate((block * row_bytes + 7) / 8, 8);
+    if (values == NULL)
+        return no_memory(err, store->path);
+    for (int64_t at = 0; at < (block * row_bytes + 7) / 8; at++)
+        if (info->fill == FILL_NAN)
+            values[at] = NAN;
+        else
+            memset(&values[at], 0xff, sizeof *values);
+    int code = ERROR_NONE;
+    for (int64_t first = 0; code == ERROR_NONE && first < rows; first += block)
+        code = transfer(store, WRITE, dataset, info, extents, first,
+                        rows - first < block ? rows - first : block, values, err);
+    free(values);
+    return code;
+}
+
+static int write_fills(struct store *store, struct error *err)
+{
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        const struct dataset_info info = root_dataset(id);
+        if (has_dataset(store->config, id))
+            TRY(write_fill(store, store->datasets[id], &info, store->extents, err));
+    }
+    for (int64_t at = 0; at < store->weights_count; at++) {
+        const struct weights *weights = &store->weights[at];
+        const int64_t d = weights->dimension;
+        const int64_t extents[DIM_COUNT] = {
+            [DIM_RUN] = weights->run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+        for (int id = 0; id < WEIGHTS_COUNT; id++)
+            TRY(write_fill(store, weights->datasets[id], &weights_datasets[id], extents, err));
+    }
+    return ERROR_NONE;
+}
+
 static int write_known(struct store *store, struct error *err)
 {
     TRY(write_settings(store, err));
@@ -1091,7 +1146,8 @@ static int write_known(struct store *store, struct error *err)
 
 /* Makes the whole file under the name `temporary`, which exists and is empty. */
 static int make_file(const char *path, const char *temporary, const struct config *config,
-                     const struct grid *grid, const struct provenance *provenance, struct error *err)
+                     const struct grid *grid, const struct provenance *provenance,
+                     const volatile sig_atomic_t *stop, struct error *err)
 {
     SCOPED(plist) access = serial_access();
     SCOPED(plist) creation = H5Pcreate(H5P_FILE_CREATE);
@@ -1103,6 +1159,7 @@ static int make_file(const char *path, const char *temporary, const struct confi
 
     struct store store;
     int code = init_store(&store, path, config, grid, err);
+    store.stop = stop;
     if (code == ERROR_NONE) {
         store.file = H5Fcreate(temporary, H5F_ACC_TRUNC, creation, access);
         if (store.file < 0)
@@ -1114,6 +1171,8 @@ static int make_file(const char *path, const char *temporary, const struct confi
         code = open_datasets(&store, err);
     if (code == ERROR_NONE)
         code = write_known(&store, err);
+    if (code == ERROR_NONE)
+        code = write_fills(&store, err);
     int close_code = done_store(&store, code == ERROR_NONE ? err : NULL);
     return code != ERROR_NONE ? code : close_code;
 }
@@ -1225,7 +1284,8 @@ static char *resolve(const char *path)
 /* Local. One process makes the file: its failure, at whatever point, is one error on which all agree, and the
  * metadata takes as long for a thousand ranks as for one. */
 static int create_file(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
-                       const struct provenance *provenance, struct error *err)
+                       const struct provenance *provenance, const volatile sig_atomic_t *stop,
+                       struct error *err)
 {
     SCOPED_TEXT target = resolve(path);
     SCOPED_TEXT folder_copy = target != NULL ? strdup(target) : NULL;
@@ -1243,15 +1303,20 @@ static int create_file(const char *path, bool overwrite, const struct config *co
     const int64_t size = store_file_size(config, grid);
     TRY(check_place(path, folder, overwrite, size, &replace, err));
     TRY(reserve(path, temporary, size, err));
-    int code = make_file(path, temporary, config, grid, provenance, err);
+    int code = fault_at("create: reserved", err);
+    if (code == ERROR_NONE)
+        code = make_file(path, temporary, config, grid, provenance, stop, err);
     if (code == ERROR_NONE)
         code = sync_path(path, temporary, 0, err);
+    if (code == ERROR_NONE)
+        code = fault_at("create: to be named", err);
     if (code == ERROR_NONE)
         code = put_into_place(target, temporary, replace, err);
     if (code != ERROR_NONE) {
         unlink(temporary);
         return code;
     }
+    TRY(fault_at("create: named", err));
     return sync_path(path, folder, O_DIRECTORY, err);
 }
 
@@ -1397,12 +1462,13 @@ static int open_parallel(const char *path, const struct config *config, const st
 }
 
 int store_create(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
-                 const struct provenance *provenance, MPI_Comm comm, struct store **ret, struct error *err)
+                 const struct provenance *provenance, const volatile sig_atomic_t *stop, MPI_Comm comm,
+                 struct store **ret, struct error *err)
 {
     quiet();
     int rank;
     MPI_Comm_rank(comm, &rank);
-    int code = rank == 0 ? create_file(path, overwrite, config, grid, provenance, err) : ERROR_NONE;
+    int code = rank == 0 ? create_file(path, overwrite, config, grid, provenance, stop, err) : ERROR_NONE;
     TRY(comm_agree(comm, err, code));
     return open_parallel(path, config, grid, comm, ret, err);
 }
@@ -1792,6 +1858,7 @@ static int check_there(const struct store *store, struct error *err)
 
 int store_sync(struct store *store, struct error *err)
 {
+    TRY(fault_at("sync", err));
     TRY(check_there(store, err));
     if (fsync(store->descriptor) < 0 && errno != EINVAL)
         return error_set(err, ERROR_IO, "%s: cannot be brought to the disk: %s", store->path,

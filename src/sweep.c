@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "sgdmap/comm.h"
+#include "sgdmap/fault.h"
 #include "sgdmap/forecast.h"
 #include "sgdmap/schedule.h"
 #include "sgdmap/stopwatch.h"
@@ -37,6 +38,7 @@ struct report {
         int64_t bin;
         struct forecast_sample sample;
     } bins[REPORT_BINS];
+    int64_t resumed; /* runs that were taken up from a checkpoint */
     int64_t wants;
     int64_t idle;
     int64_t leaves;
@@ -102,6 +104,7 @@ static void take_report(struct master *m, const struct report *report)
         m->progress.outcomes[OUTCOME_PENDING] -= report->outcomes[o];
         m->progress.trained += report->outcomes[o];
     }
+    m->progress.resumed += report->resumed;
     for (int64_t i = 0; i < report->bin_count; ++i)
         forecast_add(m->forecast, report->bins[i].bin, &report->bins[i].sample);
 }
@@ -287,6 +290,7 @@ static void restore_task(struct worker *w)
         return;
     w->has_checkpoint = true;
     w->progress = trainer_progress(w->task.trainer);
+    w->report.resumed += w->task.run_count;
     sample(w)->skipped += (w->progress.done + w->progress.saved) * w->task_cost;
 }
 
@@ -401,11 +405,13 @@ static int work(struct worker *w, struct error *err)
     }
     const struct run_result *results = trainer_results(w->task.trainer);
     TRY(for_each_segment(w, results, write_segment, err));
+    TRY(fault_at("group: written", err));
     /* The rows are on the disk before the checkpoint goes. */
     if (w->has_checkpoint || start - w->synced >= interval)
         TRY(sync_store(w, err));
     if (w->has_checkpoint)
         checkpoint_remove(w->checkpoints, &w->task);
+    TRY(fault_at("group: done", err));
     spend(w, stopwatch_now() - start - time);
     end_task(w, results);
     return 0;
@@ -470,7 +476,8 @@ static int find_done_groups(struct master *m, struct store *store, int64_t from,
 }
 
 /* Looks through the file for what earlier sessions left: whole groups that are done are never handed out. */
-static int find_done(struct master *m, struct store *store, bool fresh, struct error *err)
+static int find_done(struct master *m, struct store *store, bool fresh, const volatile sig_atomic_t *stop,
+                     struct error *err)
 {
     const struct grid *grid = m->grid;
     m->progress.run_count = grid->run_count;
@@ -492,6 +499,9 @@ static int find_done(struct master *m, struct store *store, bool fresh, struct e
                     break;
             }
             TRY(find_done_groups(m, store, from, to, err));
+            if (*stop)
+                return error_set(err, ERROR_INTERRUPTED,
+                                 "interrupted before the first run; the same command again goes on");
         }
     }
     for (int64_t g = 0; fresh && g < grid->group_count; ++g) {
@@ -726,7 +736,7 @@ int sweep_train(const struct kernels *kernels, const struct config *config, cons
     int code = forecast_new(grid, &w.forecast, err);
     m.forecast = w.forecast;
     if (code == 0 && rank == 0)
-        code = find_done(&m, store, fresh, err);
+        code = find_done(&m, store, fresh, stop, err);
     code = comm_agree(comm, err, code);
     if (code != 0) {
         forecast_free(w.forecast);

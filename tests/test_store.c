@@ -211,8 +211,8 @@ static void make_finished(struct ranks *ranks, struct sweep *sweep)
 {
     struct error err = {0};
     struct store *store = NULL;
-    int code =
-        store_create(path, true, &sweep->config, &sweep->grid, &provenance, MPI_COMM_WORLD, &store, &err);
+    int code = store_create(path, true, &sweep->config, &sweep->grid, &provenance, NULL, MPI_COMM_WORLD,
+                            &store, &err);
     CHECK_CALL(ranks, code, err);
     if (code != ERROR_NONE)
         return;
@@ -315,10 +315,10 @@ static void the_same_bytes_by_one_rank(void **state)
         snprintf(alone, sizeof alone, "%s/alone.h5", folder);
         struct store *store = NULL;
         struct error err = {0};
-        CHECK_CALL(
-            ranks,
-            store_create(alone, false, &sweep.config, &sweep.grid, &provenance, MPI_COMM_SELF, &store, &err),
-            err);
+        CHECK_CALL(ranks,
+                   store_create(alone, false, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_SELF,
+                                &store, &err),
+                   err);
         if (store != NULL) {
             CHECK_CALL(ranks, write_share(store, &sweep, 0, 1, &err), err);
             CHECK_CALL(ranks, store_close(store, &err), err);
@@ -344,8 +344,8 @@ static void readers_beside_the_writer(void **state)
     sweep_init(config_text, &sweep);
     struct store *store = NULL;
     struct error err = {0};
-    int code =
-        store_create(path, false, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err);
+    int code = store_create(path, false, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD,
+                            &store, &err);
     CHECK_CALL(ranks, code, err);
     if (code == ERROR_NONE) {
         uint8_t done[24];
@@ -561,8 +561,8 @@ static void refused(struct ranks *ranks, const char *name, bool overwrite, const
     MPI_Barrier(MPI_COMM_WORLD);
     int before = entries(folder);
     MPI_Barrier(MPI_COMM_WORLD);
-    CHECK(ranks, store_create(name, overwrite, &sweep->config, &sweep->grid, &provenance, MPI_COMM_WORLD,
-                              &store, &err) == ERROR_IO);
+    CHECK(ranks, store_create(name, overwrite, &sweep->config, &sweep->grid, &provenance, NULL,
+                              MPI_COMM_WORLD, &store, &err) == ERROR_IO);
     ranks_note(ranks, strstr(err.message, why) != NULL && strncmp(err.message, name, strlen(name)) == 0, why,
                __FILE__, __LINE__, err.message);
     CHECK(ranks, store == NULL);
@@ -655,7 +655,8 @@ static void stale_temporaries_and_overwriting(void **state)
     struct store *store = NULL;
     CHECK_CALL(
         ranks,
-        store_create(path, true, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err), err);
+        store_create(path, true, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD, &store, &err),
+        err);
     CHECK(ranks, stat(path, &second) == 0 && first.st_ino != second.st_ino);
     CHECK_CALL(ranks, store_check(store, 0, 24, done, &err), err);
     CHECK(ranks, done[0] == STORE_NOT_DONE && done[23] == STORE_NOT_DONE);
@@ -679,10 +680,10 @@ static void names_that_trip_others(void **state)
         snprintf(name, sizeof name, "%s/%s", folder, names[at]);
         struct store *store = NULL;
         struct error err = {0};
-        CHECK_CALL(
-            ranks,
-            store_create(name, false, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err),
-            err);
+        CHECK_CALL(ranks,
+                   store_create(name, false, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD,
+                                &store, &err),
+                   err);
         CHECK_CALL(ranks, store_close(store, &err), err);
         CHECK(ranks, access(name, F_OK) == 0);
         MPI_Barrier(MPI_COMM_WORLD);
@@ -742,8 +743,8 @@ static void a_write_that_fails(void **state)
     sweep_init(config_text, &sweep);
     struct store *store = NULL;
     struct error err = {0};
-    int code =
-        store_create(path, false, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err);
+    int code = store_create(path, false, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD,
+                            &store, &err);
     CHECK_CALL(ranks, code, err);
     if (code == ERROR_NONE) {
         signal(SIGXFSZ, SIG_IGN);
@@ -877,8 +878,8 @@ static int make(const char *name)
     struct store *store;
     struct error err = {0};
     sweep_init(config_text, &sweep);
-    if (store_create(name, true, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err) !=
-        ERROR_NONE)
+    if (store_create(name, true, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD, &store,
+                     &err) != ERROR_NONE)
         return report(&err);
     const int64_t half = sweep.grid.run_count / 2;
     if (world.rank == 0 && (write_runs(store, &sweep, 0, half, 0, &err) != ERROR_NONE ||
@@ -896,8 +897,8 @@ static int write_for_ever(const char *name)
     struct store *store;
     struct error err = {0};
     sweep_init(config_text, &sweep);
-    if (store_create(name, true, &sweep.config, &sweep.grid, &provenance, MPI_COMM_WORLD, &store, &err) !=
-        ERROR_NONE)
+    if (store_create(name, true, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD, &store,
+                     &err) != ERROR_NONE)
         return report(&err);
     /* The runs of the first half are written once and stay; those of the second half over and over. */
     const int64_t half = sweep.grid.run_count / 2;

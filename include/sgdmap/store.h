@@ -8,6 +8,7 @@
 #define SGDMAP_STORE_H
 
 #include <mpi.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -47,10 +48,12 @@ struct store_rows {
 
 /* Collective. Creates the file at `path` under a temporary name, complete with coordinates, settings and fill
  * values, and renames it into place, so that a killed creation never looks like a result. With `overwrite` it
- * replaces a result file that is there (never a file that is not one of ours). Errors: ERROR_IO. */
+ * replaces a result file that is there (never a file that is not one of ours). `stop`, NULL or set by a signal handler on rank
+ * 0, ends it. Errors: ERROR_IO, ERROR_INTERRUPTED. */
 WARN_UNUSED int store_create(const char *path, bool overwrite, const struct config *config,
-                             const struct grid *grid, const struct provenance *provenance, MPI_Comm comm,
-                             struct store **ret, struct error *err);
+                             const struct grid *grid, const struct provenance *provenance,
+                             const volatile sig_atomic_t *stop, MPI_Comm comm, struct store **ret,
+                             struct error *err);
 
 /* Collective. Opens an existing file for writing; its digest was compared before. Appends
  * `provenance->history` as a line to the attribute. */

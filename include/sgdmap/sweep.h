@@ -23,6 +23,7 @@ struct sweep_progress {
     int64_t
         outcomes[OUTCOME_COUNT]; /* runs by outcome, those of earlier sessions of the same file included */
     int64_t trained;             /* runs that ended in this session */
+    int64_t resumed;             /* runs that were taken up from a checkpoint of an earlier one */
     double cost;                 /* predicted seconds of all that this session has to do */
     double cost_done;            /* of that, what is behind */
     double left;                 /* s to the end of the sweep, by what has been learned so far */

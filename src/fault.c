@@ -22,7 +22,9 @@ int fault_at(const char *place, struct error *err)
     }
     long at = 0;
     char action[8] = "";
-    if (fault == NULL || sscanf(fault, "%7s %ld", action, &at) != 2 || at != count)
+    if (fault == NULL || sscanf(fault, "%7s %ld", action, &at) != 2)
+        return 0;
+    if (strcmp(action, "full") == 0 ? count < at : count != at)
         return 0;
     if (strcmp(action, "kill") == 0)
         raise(SIGKILL);

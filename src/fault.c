@@ -30,3 +30,11 @@ int fault_at(const char *place, struct error *err)
         raise(SIGKILL);
     return error_set(err, ERROR_IO, "%s: a fault injected by a test", place);
 }
+
+void fault_left(const char *what, int64_t count)
+{
+    if (count == 0)
+        return;
+    fprintf(stderr, "sgdmap: %lld %s are left open\n", (long long)count, what);
+    abort();
+}

@@ -220,8 +220,10 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
     const size_t blocks = (size_t)grid.block_count;
     grid.blocks = calloc(blocks, sizeof *grid.blocks);
     grid.stretches = calloc(2 * blocks, sizeof *grid.stretches);
-    if (grid.blocks == NULL || grid.stretches == NULL)
+    if (grid.blocks == NULL || grid.stretches == NULL) {
+        grid_done(&grid);
         return error_set(err, ERROR_MEMORY, "out of memory for a grid of %zu blocks", blocks);
+    }
 
     double total = 0;
     for (int64_t b = 0; b < grid.block_count; b++) {

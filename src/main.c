@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "sgdmap/command.h"
+#include "sgdmap/fault.h"
+#include "sgdmap/store.h"
 
 static const struct {
     const char *name;
@@ -31,9 +33,10 @@ static void usage(FILE *to)
                 "74 input/output error; 75 interrupted, run the same command again to go on; 70 internal.\n");
 }
 
-/* What could not be printed was not told. */
+/* What could not be printed was not told. Whatever the command opened is closed. */
 static int after_output(int status)
 {
+    fault_left("handles of HDF5", store_handles());
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
         fprintf(stderr, "sgdmap: standard output cannot be written: %s\n", strerror(errno));
         return error_exit_status(ERROR_IO);

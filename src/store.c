@@ -21,6 +21,8 @@
 #include "sgdmap/fault.h"
 #include "sgdmap/path.h"
 
+#include "handles.h"
+
 /* -- The schema ------------------------------------------------------------------------------------ */
 
 enum {
@@ -426,6 +428,11 @@ static void quiet(void)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+int64_t store_handles(void)
+{
+    return handles_open;
+}
+
 /* A file access list for one process. HDF5's file lock is off: it would refuse a reader beside a writer, and
  * file systems without locks altogether. */
 static hid_t serial_access(void)
@@ -573,8 +580,9 @@ static int write_root_attributes(hid_t file, const char *path, const struct conf
         if (!absent)
             TRY(write_text(file, path, texts[at].name, texts[at].text, texts[at].room, err));
     }
-    TRY(write_numbers(file, path, "ranks", TYPE_I32, 1, &(int32_t){provenance->ranks}, err));
-    return write_numbers(file, path, "format_version", TYPE_I32, 1, &(int32_t){FORMAT_VERSION}, err);
+    const int32_t ranks = provenance->ranks, version = FORMAT_VERSION;
+    TRY(write_numbers(file, path, "ranks", TYPE_I32, 1, &ranks, err));
+    return write_numbers(file, path, "format_version", TYPE_I32, 1, &version, err);
 }
 
 /* Adds a line to `history` within the room that it has, so that no metadata moves: where the room is spent,

@@ -829,7 +829,7 @@ bool trainer_restore(struct trainer *t, const void *state, int64_t size, const i
     int64_t slot = 0;
     for (int ahead = 1; ahead >= 0; --ahead) {
         for (int64_t r = 0; r < g->run_count; ++r) {
-            struct saved_run saved;
+            struct saved_run saved = {0};
             unsigned char *at =
                 (unsigned char *)state + sizeof head + from[r] * saved_run_size(t, head.records);
             move(false, &at, &saved, sizeof saved);

@@ -46,7 +46,7 @@ INLINE words splat_words(uint64_t x)
 /* first, first + 1, … */
 INLINE mask count_from(int64_t first)
 {
-    mask lanes;
+    mask lanes = {0};
     for (int lane = 0; lane < WIDTH; ++lane)
         lanes[lane] = first + lane;
     return lanes;

@@ -40,9 +40,10 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     struct error err = {0};
     linalg_setup();
+    if (f == NULL)
+        return 1;
     snprintf(f->folder, sizeof f->folder, "/tmp/test_checkpoint.XXXXXX");
-    if (f == NULL || mkdtemp(f->folder) == NULL ||
-        config_parse("test", text, strlen(text), NULL, &f->config, &err) != 0 ||
+    if (mkdtemp(f->folder) == NULL || config_parse("test", text, strlen(text), NULL, &f->config, &err) != 0 ||
         grid_expand(&f->config, &f->grid, &err) != 0)
         return 1;
     snprintf(f->output, sizeof f->output, "%s/sweep.h5", f->folder);

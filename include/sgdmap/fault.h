@@ -10,7 +10,16 @@
  * appended to that file. */
 #ifdef SGDMAP_FAULTS
 WARN_UNUSED int fault_at(const char *place, struct error *err);
+
+/* Local. Ends the process if any of `what` are left open. */
+void fault_left(const char *what, int64_t count);
 #else
+static inline void fault_left(const char *what, int64_t count)
+{
+    (void)what;
+    (void)count;
+}
+
 static inline int fault_at(const char *place, struct error *err)
 {
     (void)place;

@@ -70,6 +70,9 @@ WARN_UNUSED int store_open_read(const char *path, struct config *config, struct 
 /* Collective if the store was opened for writing, else local. Accepts NULL. A close can fail. */
 WARN_UNUSED int store_close(struct store *store, struct error *err);
 
+/* Local. How many handles of HDF5 this process has open: 0 when all is closed. Counted in the test build alone. */
+int64_t store_handles(void);
+
 /* Local. Did a close fail, so that HDF5 still holds a file? Then MPI_Finalize, which ends HDF5, would crash. */
 bool store_left_open(void);
 

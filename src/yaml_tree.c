@@ -152,13 +152,21 @@ static int next_event(struct reader *reader, yaml_event_t *ret)
 
 #define SCOPED_EVENT __attribute__((cleanup(yaml_event_delete))) yaml_event_t
 
+/* A few nested aliases would stand for more values than memory holds. */
+static int refuse_anchor(const struct reader *reader, size_t line, const char *what, const yaml_char_t *name)
+{
+    char text[TEXT_SHORT_SIZE];
+    return reader_fail(reader, line,
+                       "the %s%s: anchors and aliases are not supported here; expected the value itself",
+                       what, text_shorten((const char *)name, text));
+}
+
 static int refuse_decoration(const struct reader *reader, size_t line, const yaml_char_t *anchor,
                              const yaml_char_t *tag)
 {
     char text[TEXT_SHORT_SIZE];
     if (anchor != NULL)
-        return reader_fail(reader, line, "the anchor &%s: anchors and aliases are not supported here",
-                           text_shorten((const char *)anchor, text));
+        return refuse_anchor(reader, line, "anchor &", anchor);
     if (tag != NULL)
         return reader_fail(reader, line, "the tag %s: tags are not supported here",
                            text_shorten((const char *)tag, text));
@@ -201,7 +209,7 @@ static int compose_key(struct reader *reader, const struct node *map, const char
     const size_t line = event.start_mark.line;
     *ret_line = line;
     if (event.type == YAML_ALIAS_EVENT)
-        return refuse_decoration(reader, line, event.data.alias.anchor, NULL);
+        return refuse_anchor(reader, line, "alias *", event.data.alias.anchor);
     if (event.type != YAML_SCALAR_EVENT)
         return reader_fail(reader, line, "a key that is a list or a map; keys are single words");
     TRY(refuse_decoration(reader, line, event.data.scalar.anchor, event.data.scalar.tag));
@@ -247,7 +255,7 @@ static int compose(struct reader *reader, const yaml_event_t *event, int depth, 
     struct tree *tree = reader->tree;
     const size_t line = event->start_mark.line;
     if (event->type == YAML_ALIAS_EVENT)
-        return refuse_decoration(reader, line, event->data.alias.anchor, NULL);
+        return refuse_anchor(reader, line, "alias *", event->data.alias.anchor);
     if (depth > TREE_DEPTH_MAX)
         return reader_fail(reader, line, "lists and maps nested deeper than %d", TREE_DEPTH_MAX);
     if (++tree->node_count > TREE_NODE_MAX)

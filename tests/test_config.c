@@ -484,16 +484,47 @@ static void wrong_ranges(void **state)
         "digits can tell apart");
 }
 
+/* However an alias or an anchor comes in: one message, that of the first, and nothing is unfolded. */
+static void aliases(void **state)
+{
+    (void)state;
+#define EXPECTED ": anchors and aliases are not supported here; expected the value itself"
+    refuse_line(4, "  step_size: &a 0.1", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse_line(4, "  step_size: *a", "sweep.yaml:4: the alias *a" EXPECTED);
+    refuse_line(4, "  step_size: [1,\n    *a]", "sweep.yaml:5: the alias *a" EXPECTED);
+    refuse_line(4, "  step_size: &a [0.1]", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse_line(4, "  step_size: &a {log: [1, 2], count: 2}", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse_line(4, "  step_size: &a", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse_line(4, "  &a step_size: 0.1", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse_line(4, "  *a : 1", "sweep.yaml:4: the alias *a" EXPECTED);
+    refuse_line(4, "  <<: *a", "sweep.yaml:4: the alias *a" EXPECTED);
+    refuse_line(4, "  step_size: &a !!float 0.1", "sweep.yaml:4: the anchor &a" EXPECTED);
+    refuse("*a\n", "sweep.yaml:1: the alias *a" EXPECTED);
+    refuse("# twice itself\n&a [*a, *a]\n", "sweep.yaml:2: the anchor &a" EXPECTED);
+    refuse("seed: 1\nx: &a [1, 1]\ny: &b [*a, *a]\nz: &c [*b, *b]\n", "sweep.yaml:2: the anchor &a" EXPECTED);
+
+    static const char *const overrides[] = {"grid.step_size=*a",
+                                            "grid.step_size=&a 1",
+                                            "grid.step_size=[1, *a]",
+                                            "grid.step_size=&a [*a, *a]",
+                                            "grid.step_size={log: &a [1, 2], count: 2}",
+                                            "title=&a",
+                                            "title=*a"};
+    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
+        char message[256], shown[64];
+        snprintf(shown, sizeof shown, strlen(overrides[i]) > 40 ? "%.37s..." : "%s", overrides[i]);
+        snprintf(message, sizeof message, "--set %s: the %s" EXPECTED, shown,
+                 strchr(overrides[i], '&') != NULL ? "anchor &a" : "alias *a");
+        refuse_bytes(minimal, strlen(minimal), overrides[i], ERROR_ARGUMENT, message);
+    }
+#undef EXPECTED
+}
+
 static void wrong_yaml(void **state)
 {
     (void)state;
     refuse("", "sweep.yaml:1: empty: nothing but blanks and comments");
     refuse("# nothing\n\n", "sweep.yaml:3: empty: nothing but blanks and comments");
-    refuse_line(4, "  step_size: &a 0.1",
-                "sweep.yaml:4: the anchor &a: anchors and aliases are not supported here");
-    refuse_line(4, "  step_size: *a",
-                "sweep.yaml:4: the anchor &a: anchors and aliases are not supported here");
-    refuse_line(4, "  *a : 1", "sweep.yaml:4: the anchor &a: anchors and aliases are not supported here");
     refuse_line(4, "  step_size: !!float 0.1",
                 "sweep.yaml:4: the tag tag:yaml.org,2002:float: tags are not supported here");
     refuse_line(4, "  step_size: !x [0.1]", "sweep.yaml:4: the tag !x: tags are not supported here");
@@ -656,7 +687,6 @@ static void wrong_overrides(void **state)
         {"seed", "--set seed: expected KEY=VALUE, as in grid.step_size=0.01"},
         {"seed=", "--set seed=: empty: nothing but blanks and comments"},
         {"seed=1\nseed=[1", "--set seed=[1: not valid YAML: did not find expected ',' or ']'"},
-        {"seed=*a", "--set seed=*a: the anchor &a: anchors and aliases are not supported here"},
         {"grid.dimension=[1, 1]",
          "--set grid.dimension=[1, 1]: grid.dimension: 1 stands twice; the values of a list are distinct"},
         {"grid.step_size={log: [1, 2]}",
@@ -969,6 +999,7 @@ int main(void)
         cmocka_unit_test(wrong_kinds),
         cmocka_unit_test(wrong_values),
         cmocka_unit_test(wrong_ranges),
+        cmocka_unit_test(aliases),
         cmocka_unit_test(wrong_yaml),
         cmocka_unit_test(floods),
         cmocka_unit_test(files),

@@ -105,6 +105,7 @@ struct reader {
     struct tree *tree;
     const char *origin;
     const char *text;
+    size_t length;
     yaml_parser_t parser;
     struct error *err;
 };
@@ -125,6 +126,41 @@ static int out_of_memory(struct error *err)
     return error_set(err, ERROR_MEMORY, "out of memory while reading the configuration");
 }
 
+/* Whether a line ends with the byte at `i`, as libyaml counts lines: YAML 1.1 has five line breaks. */
+static bool ends_line(const struct reader *reader, size_t i)
+{
+    const char *text = reader->text;
+    switch ((unsigned char)text[i]) {
+    case '\n':
+        return true;
+    case '\r':
+        return i + 1 == reader->length || text[i + 1] != '\n';
+    case 0x85:
+        return i >= 1 && text[i - 1] == '\xC2';
+    case 0xA8:
+    case 0xA9:
+        return i >= 2 && memcmp(text + i - 2, "\xE2\x80", 2) == 0;
+    default:
+        return false;
+    }
+}
+
+/* libyaml compares each of these directives with all before it, in one go: 16 MiB of them would take half
+ * an hour. */
+static int refuse_tag_directives(const struct reader *reader)
+{
+    static const char directive[] = "%TAG";
+    const size_t directive_length = sizeof directive - 1;
+    size_t line = 0;
+    for (size_t i = 0; i + directive_length <= reader->length; i++) {
+        if ((i == 0 || ends_line(reader, i - 1)) &&
+            memcmp(reader->text + i, directive, directive_length) == 0)
+            return reader_fail(reader, line, "a %%TAG directive: tags are not supported here");
+        line += ends_line(reader, i);
+    }
+    return 0;
+}
+
 static int next_event(struct reader *reader, yaml_event_t *ret)
 {
     yaml_parser_t *parser = &reader->parser;
@@ -136,8 +172,8 @@ static int next_event(struct reader *reader, yaml_event_t *ret)
         return out_of_memory(reader->err);
     if (parser->error == YAML_READER_ERROR) { /* these know the byte, not the line */
         size_t line = 0;
-        for (size_t i = 0; i < parser->problem_offset; i++)
-            line += reader->text[i] == '\n';
+        for (size_t i = 0; i < parser->problem_offset && i < reader->length; i++)
+            line += ends_line(reader, i);
         if (parser->problem_value >= 0)
             return reader_fail(reader, line, "not UTF-8 text: %s (0x%02x)", problem,
                                (unsigned)parser->problem_value);
@@ -332,7 +368,8 @@ int tree_parse(struct tree *tree, const char *origin, const char *text, size_t l
         text += 3;
         length -= 3;
     }
-    struct reader reader = {.tree = tree, .origin = origin, .text = text, .err = err};
+    struct reader reader = {.tree = tree, .origin = origin, .text = text, .length = length, .err = err};
+    TRY(refuse_tag_directives(&reader));
     if (yaml_parser_initialize(&reader.parser) == 0)
         return out_of_memory(err);
     yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING); /* no guessing of UTF-16 */

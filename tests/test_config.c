@@ -529,6 +529,12 @@ static void wrong_yaml(void **state)
                 "sweep.yaml:4: the tag tag:yaml.org,2002:float: tags are not supported here");
     refuse_line(4, "  step_size: !x [0.1]", "sweep.yaml:4: the tag !x: tags are not supported here");
     refuse_line(4, "  step_size: !x {a: 1}", "sweep.yaml:4: the tag !x: tags are not supported here");
+    refuse_line(1, "%TAG !a! tag:a,2000:\n---\nseed: 1",
+                "sweep.yaml:1: a %TAG directive: tags are not supported here");
+    refuse_line(11, "...\r\n%TAG !a! b\r\n---\r\nseed: 2",
+                "sweep.yaml:12: a %TAG directive: tags are not supported here");
+    refuse_line(11, "...\xE2\x80\xA8%TAG !a! b",
+                "sweep.yaml:12: a %TAG directive: tags are not supported here");
     refuse_line(11, "---\nseed: 2", "sweep.yaml:11: a second document begins; one is expected");
     refuse_line(
         4, "  step_size: [0.1, 0.2",
@@ -545,6 +551,8 @@ static void wrong_yaml(void **state)
     refuse_line(11, "title: \xC3", "sweep.yaml:11: not UTF-8 text: invalid trailing UTF-8 octet (0x0a)");
     refuse_line(11, "title: \x1B[31m",
                 "sweep.yaml:11: not UTF-8 text: control characters are not allowed (0x1b)");
+    refuse("seed: 1\r\rtitle: \xC2\x85\xE2\x80\xA9\x1B", /* old line breaks count, as in all other messages */
+           "sweep.yaml:5: not UTF-8 text: control characters are not allowed (0x1b)");
     refuse_bytes("seed: 1\0\n", 9, NULL, ERROR_ARGUMENT,
                  "sweep.yaml:1: not UTF-8 text: control characters are not allowed (0x00)");
     refuse_bytes("\xFF\xFEs\0:\0", 6, NULL, ERROR_ARGUMENT,
@@ -573,6 +581,11 @@ static void floods(void **state)
     memset(text, '{', size);
     refuse_bytes(text, size, NULL, ERROR_ARGUMENT,
                  "sweep.yaml:1: a key that is a list or a map; keys are single words");
+    size_t length = 0; /* libyaml alone would be busy with these for a quarter of an hour */
+    for (int i = 0; i < 1000000; i++)
+        length += (size_t)sprintf(text + length, "%%TAG !%d! b\n", i);
+    refuse_bytes(text, length, NULL, ERROR_ARGUMENT,
+                 "sweep.yaml:1: a %TAG directive: tags are not supported here");
     free(text);
 
     char keys[1024] = "";
@@ -687,6 +700,7 @@ static void wrong_overrides(void **state)
         {"seed", "--set seed: expected KEY=VALUE, as in grid.step_size=0.01"},
         {"seed=", "--set seed=: empty: nothing but blanks and comments"},
         {"seed=1\nseed=[1", "--set seed=[1: not valid YAML: did not find expected ',' or ']'"},
+        {"seed=%TAG ! a", "--set seed=%TAG ! a: a %TAG directive: tags are not supported here"},
         {"grid.dimension=[1, 1]",
          "--set grid.dimension=[1, 1]: grid.dimension: 1 stands twice; the values of a list are distinct"},
         {"grid.step_size={log: [1, 2]}",

@@ -70,8 +70,12 @@ const char *text_shorten(const char *text, char ret[TEXT_SHORT_SIZE])
             length--; /* not inside a character */
     }
     for (size_t i = 0; i < length; i++) {
-        const unsigned char byte = (unsigned char)text[i];
-        ret[i] = (char)(byte < 0x20 || byte == 0x7F ? '?' : text[i]); /* a terminal must not obey a file */
+        /* A terminal must not obey a file: neither C0 (ESC) nor C1 (U+009B, which is ESC [ in one). */
+        const unsigned char byte = (unsigned char)text[i], before = i > 0 ? (unsigned char)text[i - 1] : 0;
+        const bool c1 = byte >= 0x80 && byte < 0xA0 && before == 0xC2;
+        ret[i] = (char)(byte < 0x20 || byte == 0x7F || c1 ? '?' : text[i]);
+        if (c1)
+            ret[i - 1] = '?';
     }
     strcpy(ret + length, cut ? "..." : "");
     return ret;

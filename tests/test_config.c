@@ -446,6 +446,8 @@ static void wrong_values(void **state)
     /* Long and hostile values are shortened and do not reach the terminal. */
     refuse_line(1, "seed: \"\\e[31m\\r\\n\"",
                 "sweep.yaml:1: seed: ?[31m?? is not an integer in [0, 18446744073709551615]");
+    refuse_line(1, "seed: \"\\x9b31m \\xa0\"",
+                "sweep.yaml:1: seed: ??31m \xC2\xA0 is not an integer in [0, 18446744073709551615]");
     refuse_line(1, "seed: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xC3\xA4\xC3\xA4\xC3\xA4\xC3\xA4",
                 "sweep.yaml:1: seed: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... is not an integer in [0, "
                 "18446744073709551615]");
@@ -701,6 +703,8 @@ static void wrong_overrides(void **state)
         {"seed=", "--set seed=: empty: nothing but blanks and comments"},
         {"seed=1\nseed=[1", "--set seed=[1: not valid YAML: did not find expected ',' or ']'"},
         {"seed=%TAG ! a", "--set seed=%TAG ! a: a %TAG directive: tags are not supported here"},
+        {"title=\xC2\x9B[1m\n",
+         "--set title=??[1m: not UTF-8 text: control characters are not allowed (0x9b)"},
         {"grid.dimension=[1, 1]",
          "--set grid.dimension=[1, 1]: grid.dimension: 1 stands twice; the values of a list are distinct"},
         {"grid.step_size={log: [1, 2]}",

@@ -1,4 +1,5 @@
 /* config_values: text to numbers, lists and ranges. */
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -278,9 +279,12 @@ int config_convert_range(const struct key *key, const struct place *place, const
                          "%llu from %g to %g; expected at least 2 for different endpoints, 1 for equal ones",
                          (unsigned long long)count, ends[0], ends[1]);
 
+    /* There are no more integers than lie between the ends, however many values are asked for. */
+    const int64_t given = (int64_t)count;
+    const int64_t between = (int64_t)fmin(fabs(ends[1] - ends[0]), RANGE_COUNT_MAX) + 1;
+    const int64_t room = key->type == TYPE_INTEGER && between < given ? between : given;
     __attribute__((cleanup(config_axis_done))) struct axis axis = {0};
-    TRY(config_axis_make((int64_t)count, &axis, err));
-    const int64_t given = axis.count;
+    TRY(config_axis_make(room, &axis, err));
     axis.count = 0;
     for (int64_t i = 0; i < given; i++) {
         double value = range_value(logarithmic, ends[0], ends[1], i, given);
@@ -293,6 +297,7 @@ int config_convert_range(const struct key *key, const struct place *place, const
             return tree_fail(place->tree, count_place.node, count_path, err,
                              "%lld values from %.17g to %.17g are closer than 15 digits can tell apart",
                              (long long)given, ends[0], ends[1]);
+        assert(axis.count < room);
         axis.values[axis.count++] = value;
     }
     *ret = axis;

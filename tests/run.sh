@@ -2,16 +2,20 @@
 # Installs, builds and runs all tests.
 #
 #   bash tests/run.sh              everything: tests, formatting, lint, the unit and mpi suites under ASan and UBSan, and
-#                                  the config reader under libFuzzer for a minute or SGDMAP_FUZZ_SECONDS
+#                                  the config reader under libFuzzer for a minute
 #   bash tests/run.sh --quick      the tests alone
+#   bash tests/run.sh --valgrind   the unit suite, and the result file at 1 and 3 ranks, under valgrind: a quarter of an hour
+#
+# SGDMAP_FUZZ_SECONDS, SGDMAP_KILLS, SGDMAP_HOSTILE_FILES and SGDMAP_ALL_FAULTS in the environment make the campaigns longer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . jobs/packages.sh
-quick=no
+what=all
 case "${1:-}" in
   "") ;;
-  --quick) quick=yes ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' tests/run.sh; [ "$1" = "-h" ] || [ "$1" = "--help" ] && exit 0 || exit 2 ;;
+  --quick) what=quick ;;
+  --valgrind) what=valgrind ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' tests/run.sh; [ "$1" = "-h" ] || [ "$1" = "--help" ] && exit 0 || exit 2 ;;
 esac
 # shellcheck disable=SC2086
 install_packages $SGDMAP_PACKAGES_BUILD $SGDMAP_PACKAGES_TEST
@@ -30,13 +34,27 @@ step() { # step NAME COMMAND…: runs it, remembers a failure, goes on
 }
 
 build build --buildtype=release
-step "tests" meson test -C build --print-errorlogs
-if [ "$quick" = no ]; then
+if [ "$what" = valgrind ]; then
+  valgrind="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --trace-children=no"
+  step "unit under valgrind" meson test -C build --suite unit --wrapper "$valgrind" -t 20 --print-errorlogs
+  for ranks in 1 3; do
+    # shellcheck disable=SC2086
+    step "the result file under valgrind at $ranks ranks" env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+      mpirun --oversubscribe -n $ranks $valgrind build/tests/test_store
+  done
+else
+  step "tests" meson test -C build --print-errorlogs
+fi
+if [ "$what" = all ]; then
   step "formatting" clang-format --dry-run --Werror src/*.[ch] include/sgdmap/*.h tests/*.[ch] tests/bench/*.[ch] \
     tests/fuzz/*.c
   # What ends in _isa.c is compiled by its flags alone; clang-tidy's "N warnings generated" says nothing.
   step "lint" bash -c 'set -o pipefail
     ls src/*.c | grep -v _isa | xargs -n 4 -P "$(nproc)" clang-tidy -p build --quiet 2> >(grep -v "warnings\? \(generated\|treated\)" >&2)'
+  # cppcheck does not know of scoped cleanup (the attribute) in store.c, the only place that has it.
+  step "cppcheck" cppcheck --enable=warning,performance,portability --std=c11 --suppress=missingIncludeSystem \
+    --suppress=memleak:src/store.c -I include -I build/src -j "$(nproc)" --quiet --error-exitcode=1 \
+    src tests/*.c tests/bench/*.c tests/fuzz/*.c
   build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
   step "unit and mpi under ASan and UBSan" \
     env ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \

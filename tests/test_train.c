@@ -168,7 +168,7 @@ static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
         for (bool ended = false; !ended; ended = trainer_advance(saved, 0)) {
             /* At first every time, then now and then. */
             ++cuts;
-            if (cuts > 30 && cuts % 97 != 0)
+            if (cuts > 16 && cuts % 197 != 0)
                 continue;
             void *bytes = save(saved, &size);
             const bool all = cuts % 2 == 0;
@@ -191,7 +191,7 @@ static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
                 assert_same_run(whole, from[r], trainer, r, d);
             trainer_free(trainer);
         }
-        assert_true(cuts > 30);
+        assert_true(cuts > 16);
         for (int64_t r = 0; r < count; ++r)
             assert_same_run(whole, r, saved, r, d);
         trainer_free(saved);

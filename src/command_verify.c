@@ -31,23 +31,40 @@ static int parse(int argc, char **argv, int operands, const char *what, const ch
 
 /* -- verify ---------------------------------------------------------------------------------------- */
 
+/* Neighbours on one line. */
+static void name_damaged(int64_t first, int64_t end)
+{
+    if (end - first == 1)
+        printf("run %" PRId64 ": damaged\n", first);
+    else if (end > first)
+        printf("runs %" PRId64 " to %" PRId64 ": damaged\n", first, end - 1);
+}
+
 static int verify(const char *path, struct error *err)
 {
-    enum { BLOCK = 4096, NAMED_MAX = 20 };
+    enum { BLOCK = 4096 };
     struct config config;
     struct grid grid;
     struct store *store;
     TRY(store_open_read(path, &config, &grid, &store, err));
     uint8_t states[BLOCK];
-    int64_t counts[3] = {0};
+    int64_t counts[3] = {0}, damaged = 0; /* the first of the neighbours seen last that are damaged */
     int code = 0;
     for (int64_t first = 0; code == 0 && first < grid.run_count; first += BLOCK) {
         const int64_t rest = grid.run_count - first, count = rest < BLOCK ? rest : BLOCK;
         code = store_check(store, first, count, states, err);
-        for (int64_t i = 0; code == 0 && i < count; ++i)
-            if (++counts[states[i]] <= NAMED_MAX && states[i] == STORE_MISMATCH)
-                printf("run %" PRId64 ": its checksum does not match its rows\n", first + i);
+        for (int64_t i = 0; code == 0 && i < count; ++i) {
+            ++counts[states[i]];
+            if (states[i] == STORE_MISMATCH)
+                continue;
+            name_damaged(damaged, first + i);
+            damaged = first + i + 1;
+        }
     }
+    if (code == 0)
+        name_damaged(damaged, grid.run_count);
+    struct error frame = {0};
+    const int frame_code = code == 0 ? store_check_frame(store, &frame) : 0;
     if (code == 0) {
         printf("%s: %" PRId64 " runs: %" PRId64 " done and sound, %" PRId64 " not done, %" PRId64
                " damaged\n",
@@ -58,6 +75,13 @@ static int verify(const char *path, struct error *err)
                           "%s: %" PRId64 " runs are damaged; `sgdmap run` with its config trains them again",
                           path, counts[STORE_MISMATCH]);
     }
+    if (frame_code != 0) {
+        if (code == 0)
+            *err = frame;
+        else
+            printf("%s\n", frame.message);
+        code = code != 0 ? code : frame_code;
+    }
     struct error close_error;
     int closed = store_close(store, code == 0 ? err : &close_error);
     grid_done(&grid);
@@ -67,11 +91,17 @@ static int verify(const char *path, struct error *err)
 
 int command_verify(int argc, char **argv)
 {
-    int status =
-        parse(argc, argv, 1, "one FILE is",
-              "usage: sgdmap verify FILE\n\n"
-              "Checks every run's checksum and the file's shape, and names the runs that are damaged.\n"
-              "Exit status 0: all that is done is sound; 74: not so.");
+    int status = parse(
+        argc, argv, 1, "one FILE is",
+        "usage: sgdmap verify FILE\n\n"
+        "Checks every run against its checksum and the file against its config, and names the runs that are\n"
+        "damaged. `sgdmap run` with the same config trains them again.\n\n"
+        "Found is every changed byte in the settings, in the scales, in units and flags, and in the rows, "
+        "results,\n"
+        "status and checksum of the runs that are done. Not covered: wall_time and rank, rows of runs that "
+        "are not\n"
+        "done, and texts that only tell of the origin (history, host, versions).\n\n"
+        "Exit status 0: all that is done is sound; 74: not so.");
     if (status >= 0)
         return status;
     struct error err = {0};
@@ -174,7 +204,7 @@ static int replay_open(struct store *store, const struct config *config, const s
            run, setting.dimension, setting.batch_size, setting.step_size, setting.init_scale,
            setting.teacher_norm, link_kind_name(setting.link), setting.replicate);
     if (state == STORE_MISMATCH)
-        puts("its checksum does not match its rows: it is damaged");
+        puts("its checksum does not match: it is damaged");
 
     linalg_setup();
     char *family = store_attribute(store, "blis_kernels");

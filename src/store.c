@@ -93,7 +93,7 @@ static const char *failure_flag(int value)
 }
 
 /* The datasets of the root group, in the file's order, which is also the order in which a run's rows are
- * written: the checksum after what it covers, and the status, by which a run counts as done, last of all. */
+ * written: the checksum, by which a run counts as done, after all that it covers, the status too. */
 enum dataset_id {
     DATASET_RUN,
     DATASET_STEP,
@@ -114,8 +114,8 @@ enum dataset_id {
     DATASET_MESSAGE,
     DATASET_WALL_TIME,
     DATASET_RANK,
-    DATASET_CHECKSUM,
     DATASET_STATUS,
+    DATASET_CHECKSUM,
     DATASET_COUNT
 };
 
@@ -172,6 +172,8 @@ static const struct dataset_info root_datasets[DATASET_COUNT] = {
                       {DIM_RUN},
                       SOURCE_RANK,
                       FILL_MINUS_ONE},
+    [DATASET_STATUS] = {"status", "1", "outcome of the run", TYPE_I8, RESULT(outcome), .fill = FILL_ZERO,
+                        .flag_name = outcome_flag, .flag_count = OUTCOME_COUNT},
     [DATASET_CHECKSUM] = {"checksum",
                           "1",
                           "XXH3-64 of the run's setting, rows and results; 0 if none",
@@ -180,8 +182,6 @@ static const struct dataset_info root_datasets[DATASET_COUNT] = {
                           {DIM_RUN},
                           SOURCE_CHECKSUM,
                           FILL_ZERO},
-    [DATASET_STATUS] = {"status", "1", "outcome of the run", TYPE_I8, RESULT(outcome), .fill = FILL_ZERO,
-                        .flag_name = outcome_flag, .flag_count = OUTCOME_COUNT},
 };
 
 /* The datasets of a group /weights_d<d>. */
@@ -373,6 +373,12 @@ static void close_dataset(hid_t *id)
         H5Dclose(*id);
 }
 
+static void close_file(hid_t *id)
+{
+    if (*id >= 0)
+        H5Fclose(*id);
+}
+
 static void free_text(char **text)
 {
     free(*text);
@@ -434,11 +440,13 @@ int64_t store_handles(void)
 }
 
 /* A file access list for one process. HDF5's file lock is off: it would refuse a reader beside a writer, and
- * file systems without locks altogether. */
+ * file systems without locks altogether. So is its buffer for rows: a reader beside a writer would find old values there,
+ * and others of the same run that are new. */
 static hid_t serial_access(void)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access >= 0 && (H5Pset_fapl_sec2(access) < 0 || H5Pset_file_locking(access, false, true) < 0)) {
+    if (access >= 0 && (H5Pset_fapl_sec2(access) < 0 || H5Pset_file_locking(access, false, true) < 0 ||
+                        H5Pset_sieve_buf_size(access, 0) < 0)) {
         H5Pclose(access);
         access = H5I_INVALID_HID;
     }
@@ -503,13 +511,14 @@ static int write_numbers(hid_t object, const char *path, const char *name, enum 
     return ERROR_NONE;
 }
 
-/* A text of the root group; NULL if it is not there, not a text of ours or too long to be one. */
-static char *read_text(hid_t file, const char *name, size_t *room)
+/* A text of an object, the file for its root group; NULL if it is not there, not a text of ours or too long to be one. */
+static char *read_text(hid_t object, const char *name, size_t *room)
 {
-    if (H5Aexists(file, name) <= 0)
+    if (H5Aexists(object, name) <= 0)
         return NULL;
-    SCOPED(attribute) attribute = H5Aopen(file, name, H5P_DEFAULT);
-    if (attribute < 0)
+    SCOPED(attribute) attribute = H5Aopen(object, name, H5P_DEFAULT);
+    SCOPED(file) file = H5Iget_file_id(object);
+    if (attribute < 0 || file < 0)
         return NULL;
     SCOPED(type) type = H5Aget_type(attribute);
     SCOPED(space) space = H5Aget_space(attribute);
@@ -621,6 +630,8 @@ static int update_ranks(hid_t file, const char *path, int ranks, struct error *e
 {
     TRY(fault_at("ranks", err));
     const int32_t value = ranks;
+    if (read_number(file, "ranks") < 0) /* or it may be more than one number */
+        return foreign(err, path, "no attribute ranks");
     SCOPED(attribute) attribute = H5Aopen(file, "ranks", H5P_DEFAULT);
     if (attribute < 0 || H5Awrite(attribute, H5T_NATIVE_INT32, &value) < 0)
         return hdf5_error(err, path, "the attribute ranks cannot be written");
@@ -673,16 +684,29 @@ static bool is_scale(const struct dataset_info *info)
     return info->rank == 1 && strcmp(info->name, dimension_name(info->dims[0])) == 0;
 }
 
-static int write_flags(hid_t dataset, const char *path, const struct dataset_info *info, struct error *err)
+enum { FLAGS_SIZE = 1024 };
+
+static void flags(const struct dataset_info *info, int8_t values[INT8_MAX], char meanings[FLAGS_SIZE])
 {
-    int8_t values[INT8_MAX];
-    char meanings[1024] = "";
+    meanings[0] = '\0';
     for (int value = 0; value < info->flag_count; value++) {
         size_t used = strlen(meanings);
         values[value] = (int8_t)value;
-        snprintf(meanings + used, sizeof meanings - used, "%s%s", value > 0 ? " " : "",
-                 info->flag_name(value));
+        snprintf(meanings + used, FLAGS_SIZE - used, "%s%s", value > 0 ? " " : "", info->flag_name(value));
     }
+}
+
+static bool has_coordinates(const struct dataset_info *info)
+{
+    return info->dims[0] == DIM_RUN && info->source != SOURCE_SETTING && info->source != SOURCE_WEIGHTS &&
+           info->source != SOURCE_INDEX;
+}
+
+static int write_flags(hid_t dataset, const char *path, const struct dataset_info *info, struct error *err)
+{
+    int8_t values[INT8_MAX];
+    char meanings[FLAGS_SIZE];
+    flags(info, values, meanings);
     TRY(write_numbers(dataset, path, "flag_values", TYPE_I8, info->flag_count, values, err));
     return write_text(dataset, path, "flag_meanings", meanings, 0, err);
 }
@@ -719,9 +743,7 @@ static int create_dataset(hid_t group, const char *path, const struct dataset_in
         TRY(write_numbers(dataset, path, "_FillValue", TYPE_F64, 1, &(double){NAN}, err));
     if (info->flag_name != NULL)
         TRY(write_flags(dataset, path, info, err));
-    bool has_setting = info->dims[0] == DIM_RUN && info->source != SOURCE_SETTING &&
-                       info->source != SOURCE_WEIGHTS && info->source != SOURCE_INDEX;
-    if (has_setting)
+    if (has_coordinates(info))
         TRY(write_text(dataset, path, "coordinates", coordinates, 0, err));
     if (is_scale(info)) {
         H5Iinc_ref(dataset);
@@ -1363,26 +1385,6 @@ static int check_version(hid_t file, const char *path, struct error *err)
     return ERROR_NONE;
 }
 
-/* Records increase from 0 to the last step. */
-static int check_steps(struct store *store, struct error *err)
-{
-    const int64_t count = store->config->record_count;
-    int64_t *steps = allocate(count, sizeof *steps);
-    if (steps == NULL)
-        return no_memory(err, store->path);
-    int code = root_transfer(store, READ, DATASET_STEP, 0, count, steps, err);
-    if (code == ERROR_NONE) {
-        bool valid = steps[0] == 0 && steps[count - 1] == store->config->steps;
-        for (int64_t at = 1; at < count; at++)
-            valid = valid && steps[at - 1] < steps[at];
-        if (!valid)
-            code = foreign(err, store->path, "dataset step: not increasing from 0 to %lld",
-                           (long long)store->config->steps);
-    }
-    free(steps);
-    return code;
-}
-
 static int check_digest(hid_t file, const char *path, const struct config *config, struct error *err)
 {
     char digest[CONFIG_DIGEST_SIZE];
@@ -1409,8 +1411,6 @@ static int prepare_open(const char *path, const struct config *config, const str
         code = check_digest(store.file, path, config, err);
     if (code == ERROR_NONE)
         code = open_datasets(&store, err);
-    if (code == ERROR_NONE)
-        code = check_steps(&store, err);
     /* The same bytes, but where someone has damaged them: settings belong to what a run's checksum stands for. */
     if (code == ERROR_NONE)
         code = write_known(&store, err);
@@ -1550,8 +1550,6 @@ int store_open_read(const char *path, struct config *config, struct grid *grid, 
         store->file = file;
         if (code == ERROR_NONE)
             code = open_datasets(store, err);
-        if (code == ERROR_NONE)
-            code = check_steps(store, err);
         if (code != ERROR_NONE)
             (void)!done_store(store, NULL);
     }
@@ -1665,6 +1663,7 @@ struct block {
     struct setting *settings;
     struct run_result *results;
     void *column; /* room for `capacity` values of any type */
+    int8_t *statuses;
     uint64_t *checksums;
     double *fields[RECORD_FIELD_COUNT]; /* [capacity][record_count] */
     double *student, *teacher;          /* [capacity][d][d] */
@@ -1676,6 +1675,7 @@ static void block_done(struct block *block)
     free(block->settings);
     free(block->results);
     free(block->column);
+    free(block->statuses);
     free(block->checksums);
     for (int field = 0; field < RECORD_FIELD_COUNT; field++)
         free(block->fields[field]);
@@ -1693,11 +1693,12 @@ static int block_init(const struct store *store, int64_t capacity, bool rows, in
         .settings = allocate(capacity, sizeof *block.settings),
         .results = allocate(capacity, sizeof *block.results),
         .column = allocate(capacity, 8),
+        .statuses = allocate(capacity, sizeof *block.statuses),
         .checksums = allocate(capacity, sizeof *block.checksums),
         .state = XXH3_createState(),
     };
     bool complete = block.settings != NULL && block.results != NULL && block.column != NULL &&
-                    block.checksums != NULL && block.state != NULL;
+                    block.statuses != NULL && block.checksums != NULL && block.state != NULL;
     const size_t row = (size_t)store->config->record_count * sizeof(double);
     for (int field = 0; field < RECORD_FIELD_COUNT && rows; field++) {
         if (!has_field(store->config, field))
@@ -1775,7 +1776,7 @@ static void checksum_rows(const struct store *store, const struct store_rows *ro
     }
 }
 
-/* The columns, in the table's order: results, then checksum, then status. */
+/* The columns, in the table's order: results, then the checksum. */
 static int write_columns(struct store *store, const struct store_rows *rows, int rank,
                          const struct block *block, struct error *err)
 {
@@ -1813,6 +1814,10 @@ int store_write(struct store *store, const struct store_rows *rows, int rank, st
     int code = missing && nothing == NULL ? no_memory(err, store->path) : ERROR_NONE;
     for (int64_t at = 0; at < rows->run_count; at++)
         grid_setting(store->grid, rows->first_run + at, &block.settings[at]);
+    /* The sum of an earlier session goes first: killed from here on, these runs are not done. */
+    if (code == ERROR_NONE)
+        code = root_transfer(store, WRITE, DATASET_CHECKSUM, rows->first_run, rows->run_count,
+                             block.checksums, err);
     if (code == ERROR_NONE)
         code = write_rows(store, rows, weights, nothing, err);
     if (code == ERROR_NONE) {
@@ -1913,24 +1918,30 @@ int store_read_results(struct store *store, int64_t first_run, int64_t run_count
     assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
     const int64_t capacity = run_count < BLOCK_RUNS ? run_count : BLOCK_RUNS;
     void *buffer = allocate(capacity, 8);
-    if (buffer == NULL)
-        return no_memory(err, store->path);
-    int code = ERROR_NONE;
+    uint64_t *checksums = allocate(capacity, sizeof *checksums);
+    int code = buffer == NULL || checksums == NULL ? no_memory(err, store->path) : ERROR_NONE;
     for (int64_t done = 0; code == ERROR_NONE && done < run_count; done += capacity) {
         int64_t count = run_count - done < capacity ? run_count - done : capacity;
-        code =
-            read_columns(store, SOURCE_RESULT, first_run + done, count, ret + done, sizeof *ret, buffer, err);
+        struct run_result *results = ret + done;
+        /* The checksums first: once one is there, so is all that it covers. */
+        code = root_transfer(store, READ, DATASET_CHECKSUM, first_run + done, count, checksums, err);
         if (code == ERROR_NONE)
-            code = read_columns(store, SOURCE_TIMING, first_run + done, count, ret + done, sizeof *ret,
+            code = read_columns(store, SOURCE_RESULT, first_run + done, count, results, sizeof *results,
                                 buffer, err);
+        if (code == ERROR_NONE)
+            code = read_columns(store, SOURCE_TIMING, first_run + done, count, results, sizeof *results,
+                                buffer, err);
+        for (int64_t at = 0; code == ERROR_NONE && at < count; at++) {
+            if ((unsigned)results[at].outcome >= OUTCOME_COUNT)
+                results[at].outcome = OUTCOME_PENDING;
+            if (results[at].outcome > OUTCOME_RUNNING && checksums[at] == 0)
+                results[at].outcome = OUTCOME_RUNNING;
+            if ((unsigned)results[at].failure >= FAILURE_COUNT)
+                results[at].failure = FAILURE_NONE;
+        }
     }
     free(buffer);
-    for (int64_t at = 0; code == ERROR_NONE && at < run_count; at++) {
-        if ((unsigned)ret[at].outcome >= OUTCOME_COUNT)
-            ret[at].outcome = OUTCOME_PENDING;
-        if ((unsigned)ret[at].failure >= FAILURE_COUNT)
-            ret[at].failure = FAILURE_NONE;
-    }
+    free(checksums);
     return code;
 }
 
@@ -1957,15 +1968,17 @@ int store_read_weights(struct store *store, int64_t run, double *student, double
 
 /* -- Checking -------------------------------------------------------------------------------------- */
 
-/* Reads all that the checksums of `count` runs cover. */
+static bool has_outcome(int status)
+{
+    return status != OUTCOME_PENDING && status != OUTCOME_RUNNING;
+}
+
+/* Reads the results and rows of `count` runs. */
 static int read_block(struct store *store, const struct weights *weights, int64_t first, int64_t count,
                       const struct block *block, struct error *err)
 {
-    TRY(read_columns(store, SOURCE_SETTING, first, count, block->settings, sizeof *block->settings,
-                     block->column, err));
     TRY(read_columns(store, SOURCE_RESULT, first, count, block->results, sizeof *block->results,
                      block->column, err));
-    TRY(root_transfer(store, READ, DATASET_CHECKSUM, first, count, block->checksums, err));
     for (int field = 0; field < RECORD_FIELD_COUNT; field++)
         if (block->fields[field] != NULL)
             TRY(root_transfer(store, READ, DATASET_FIRST_FIELD + field, first, count, block->fields[field],
@@ -1976,28 +1989,65 @@ static int read_block(struct store *store, const struct weights *weights, int64_
     return weights_transfer(store, READ, weights, WEIGHTS_TEACHER, first, count, block->teacher, err);
 }
 
+/* Is the setting in the file, to the last bit, that of the grid? */
+static bool same_setting(const struct grid *grid, int64_t run, const struct setting *in_file)
+{
+    struct setting expected;
+    grid_setting(grid, run, &expected);
+    for (int id = 0; id < DATASET_COUNT; id++)
+        if (is_column(id, SOURCE_SETTING) &&
+            member_bits(&root_datasets[id], &expected) != member_bits(&root_datasets[id], in_file))
+            return false;
+    return true;
+}
+
+/* What a run without a checksum may look like: not begun, begun, or killed before the checksum was written, when the
+ * results were there. */
+static bool may_be_not_done(int status, const struct run_result *result)
+{
+    return !has_outcome(status) ||
+           (status > OUTCOME_RUNNING && status < OUTCOME_COUNT && result->steps_done >= 0);
+}
+
+/* Runs that looked damaged, but are being written: their checksum is another one by now. */
+static int forgive_changing(struct store *store, int64_t first, int64_t count, const struct block *block,
+                            uint8_t *ret, struct error *err)
+{
+    uint64_t *now = block->column;
+    TRY(root_transfer(store, READ, DATASET_CHECKSUM, first, count, now, err));
+    for (int64_t at = 0; at < count; at++)
+        if (ret[at] == STORE_MISMATCH && now[at] != block->checksums[at])
+            ret[at] = STORE_NOT_DONE;
+    return ERROR_NONE;
+}
+
 static int check_block(struct store *store, const struct weights *weights, int64_t first, int64_t count,
                        const struct block *block, uint8_t *ret, struct error *err)
 {
-    /* Most of a young sweep is not done: its status says so without its rows. */
-    int8_t *status = block->column;
-    TRY(root_transfer(store, READ, DATASET_STATUS, first, count, status, err));
-    bool any = false;
+    /* In the opposite order of writing: what a checksum or an outcome stands for is there once it is. */
+    TRY(root_transfer(store, READ, DATASET_CHECKSUM, first, count, block->checksums, err));
+    TRY(root_transfer(store, READ, DATASET_STATUS, first, count, block->statuses, err));
+    TRY(read_columns(store, SOURCE_SETTING, first, count, block->settings, sizeof *block->settings,
+                     block->column, err));
+    bool any = false, mismatch = false;
     for (int64_t at = 0; at < count; at++) {
-        ret[at] = STORE_NOT_DONE;
-        any = any || (status[at] != OUTCOME_PENDING && status[at] != OUTCOME_RUNNING);
+        ret[at] =
+            same_setting(store->grid, first + at, &block->settings[at]) ? STORE_NOT_DONE : STORE_MISMATCH;
+        any = any || has_outcome(block->statuses[at]) || block->checksums[at] != 0;
     }
-    if (!any)
+    if (!any) /* most of a young sweep: its rows say nothing */
         return ERROR_NONE;
 
     TRY(read_block(store, weights, first, count, block, err));
     const int64_t records = store->config->record_count;
     for (int64_t at = 0; at < count; at++) {
         const struct run_result *result = &block->results[at];
-        if (result->outcome == OUTCOME_PENDING || result->outcome == OUTCOME_RUNNING)
+        if (ret[at] == STORE_MISMATCH)
             continue;
-        struct setting expected;
-        grid_setting(store->grid, first + at, &expected);
+        if (block->checksums[at] == 0) {
+            ret[at] = may_be_not_done(block->statuses[at], result) ? STORE_NOT_DONE : STORE_MISMATCH;
+            continue;
+        }
         struct run_view run = {.setting = &block->settings[at], .result = result};
         for (int field = 0; field < RECORD_FIELD_COUNT; field++)
             if (block->fields[field] != NULL)
@@ -2006,12 +2056,12 @@ static int check_block(struct store *store, const struct weights *weights, int64
             run.student = block->student + at * weights->dimension * weights->dimension;
             run.teacher = block->teacher + at * weights->dimension * weights->dimension;
         }
-        bool ours = run.setting->run == first + at && run.setting->dimension == expected.dimension;
-        bool match = ours && (unsigned)result->outcome < OUTCOME_COUNT &&
+        bool match = has_outcome((int)result->outcome) && (unsigned)result->outcome < OUTCOME_COUNT &&
                      run_checksum(store, block->state, &run) == block->checksums[at];
         ret[at] = match ? STORE_DONE : STORE_MISMATCH;
+        mismatch = mismatch || !match;
     }
-    return ERROR_NONE;
+    return mismatch ? forgive_changing(store, first, count, block, ret, err) : ERROR_NONE;
 }
 
 int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8_t *ret, struct error *err)
@@ -2047,15 +2097,185 @@ int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8
     return ERROR_NONE;
 }
 
+/* -- Checking what belongs to no run ---------------------------------------------------------------- */
+
+static int damaged_attribute(struct store *store, const char *dataset, const char *attribute,
+                             struct error *err)
+{
+    return error_set(err, ERROR_IO, "%s: dataset %s: its attribute %s is damaged", store->path, dataset,
+                     attribute);
+}
+
+static bool text_is(hid_t object, const char *name, const char *expected)
+{
+    SCOPED_TEXT text = read_text(object, name, NULL);
+    return text != NULL && strcmp(text, expected) == 0;
+}
+
+/* Are there `count` numbers of this type, with these bits? At most INT8_MAX. */
+static bool numbers_are(hid_t object, const char *name, enum value_type type, int count, const void *expected)
+{
+    char values[INT8_MAX * 8];
+    if (H5Aexists(object, name) <= 0)
+        return false;
+    SCOPED(attribute) attribute = H5Aopen(object, name, H5P_DEFAULT);
+    if (attribute < 0)
+        return false;
+    SCOPED(type) in_file = H5Aget_type(attribute);
+    SCOPED(space) space = H5Aget_space(attribute);
+    return in_file >= 0 && space >= 0 && H5Tequal(in_file, file_type(type)) > 0 &&
+           H5Sget_simple_extent_npoints(space) == count &&
+           H5Aread(attribute, memory_type(type), values) >= 0 &&
+           memcmp(values, expected, (size_t)count * type_size(type)) == 0;
+}
+
+static herr_t count_link(hid_t group, const char *name, const H5L_info_t *info, void *count)
+{
+    (void)group, (void)name, (void)info;
+    ++*(hsize_t *)count;
+    return 0;
+}
+
+static herr_t count_attribute(hid_t object, const char *name, const H5A_info_t *info, void *count)
+{
+    (void)object, (void)name, (void)info;
+    ++*(hsize_t *)count;
+    return 0;
+}
+
+/* Readers list what is there by name or in the order of creation; each has an index of its own in the file, which the native
+ * order, and no other, reads. All of the info includes how large the indexes and heaps are, so it looks at each. */
+static int check_lists(struct store *store, hid_t object, bool is_group, const char *name, struct error *err)
+{
+    static const H5_index_t indexes[] = {H5_INDEX_NAME, H5_INDEX_CRT_ORDER};
+    H5O_info_t info;
+    H5G_info_t group = {0};
+    bool sound =
+        H5Oget_info2(object, &info, H5O_INFO_ALL) >= 0 && (!is_group || H5Gget_info(object, &group) >= 0);
+    for (int at = 0; sound && at < 2; at++) {
+        hsize_t links = 0, attributes = 0;
+        sound = H5Aiterate2(object, indexes[at], H5_ITER_NATIVE, NULL, count_attribute, &attributes) >= 0 &&
+                attributes == info.num_attrs;
+        if (sound && is_group)
+            sound = H5Literate(object, indexes[at], H5_ITER_NATIVE, NULL, count_link, &links) >= 0 &&
+                    links == group.nlinks;
+    }
+    if (!sound)
+        return error_set(err, ERROR_IO, "%s: %s: its list of what is in it is damaged", store->path, name);
+    return ERROR_NONE;
+}
+
+/* What a reader takes the values for: units, flags, fill value, coordinates, scales. */
+static int check_attributes(struct store *store, hid_t dataset, const char *name,
+                            const struct dataset_info *info, const hid_t scales[DIM_COUNT], struct error *err)
+{
+    TRY(check_lists(store, dataset, false, name, err));
+    if (!text_is(dataset, "units", info->units))
+        return damaged_attribute(store, name, "units", err);
+    if (info->fill == FILL_NAN && !numbers_are(dataset, "_FillValue", TYPE_F64, 1, &(double){NAN}))
+        return damaged_attribute(store, name, "_FillValue", err);
+    if (info->flag_name != NULL) {
+        int8_t values[INT8_MAX];
+        char meanings[FLAGS_SIZE];
+        flags(info, values, meanings);
+        if (!numbers_are(dataset, "flag_values", TYPE_I8, info->flag_count, values))
+            return damaged_attribute(store, name, "flag_values", err);
+        if (!text_is(dataset, "flag_meanings", meanings))
+            return damaged_attribute(store, name, "flag_meanings", err);
+    }
+    if (has_coordinates(info) && !text_is(dataset, "coordinates", coordinates))
+        return damaged_attribute(store, name, "coordinates", err);
+    if (is_scale(info))
+        return H5DSis_scale(dataset) > 0 ? ERROR_NONE : damaged_attribute(store, name, "CLASS", err);
+    for (int at = 0; at < info->rank; at++)
+        if (H5DSis_attached(dataset, scales[info->dims[at]], (unsigned)at) <= 0)
+            return damaged_attribute(store, name, "DIMENSION_LIST", err);
+    return ERROR_NONE;
+}
+
+/* A scale's values; `expected` NULL: they count from `from`. */
+static int check_scale(struct store *store, hid_t dataset, const char *name, const struct dataset_info *info,
+                       const int64_t *expected, int64_t from, int64_t count, struct error *err)
+{
+    int64_t buffer[4096];
+    const int64_t block = (int64_t)(sizeof buffer / sizeof *buffer);
+    const int64_t extents[DIM_COUNT] = {count, count, count, count};
+    for (int64_t first = 0; first < count; first += block) {
+        int64_t rows = count - first < block ? count - first : block;
+        TRY(transfer(store, READ, dataset, info, extents, first, rows, buffer, err));
+        for (int64_t at = 0; at < rows; at++) {
+            int64_t value = expected != NULL ? expected[first + at] : from + first + at;
+            if (buffer[at] != value)
+                return error_set(
+                    err, ERROR_IO,
+                    "%s: dataset %s: entry %lld is %lld, %lld by its config; `sgdmap run` with its "
+                    "config mends it",
+                    store->path, name, (long long)(first + at), (long long)buffer[at], (long long)value);
+        }
+    }
+    return ERROR_NONE;
+}
+
+static int check_root(struct store *store, struct error *err)
+{
+    const hid_t scales[DIM_COUNT] = {
+        [DIM_RUN] = store->datasets[DATASET_RUN], [DIM_STEP] = store->datasets[DATASET_STEP]};
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        struct dataset_info info = root_dataset(id);
+        if (has_dataset(store->config, id))
+            TRY(check_attributes(store, store->datasets[id], info.name, &info, scales, err));
+    }
+    TRY(check_lists(store, store->file, true, "/", err));
+    if (!text_is(store->file, "title", store->config->title))
+        return error_set(err, ERROR_IO, "%s: its attribute title is not that of its config", store->path);
+    const int64_t count = store->config->record_count;
+    int64_t *steps = allocate(count, sizeof *steps);
+    if (steps == NULL)
+        return no_memory(err, store->path);
+    record_steps(store->config->steps, count, steps);
+    int code = check_scale(store, store->datasets[DATASET_STEP], "step", &root_datasets[DATASET_STEP], steps,
+                           0, count, err);
+    free(steps);
+    return code;
+}
+
+static int check_weights(struct store *store, const struct weights *weights, struct error *err)
+{
+    const hid_t scales[DIM_COUNT] = {[DIM_RUN] = weights->datasets[WEIGHTS_RUN],
+                                     [DIM_COMPONENT] = weights->datasets[WEIGHTS_COMPONENT],
+                                     [DIM_NEURON] = weights->datasets[WEIGHTS_NEURON]};
+    char group[32], name[64];
+    weights_name(weights->dimension, group);
+    SCOPED(group) opened = H5Gopen2(store->file, group, H5P_DEFAULT);
+    if (opened < 0)
+        return hdf5_error(err, store->path, "the group %s cannot be opened", group);
+    TRY(check_lists(store, opened, true, group, err));
+    for (int id = 0; id < WEIGHTS_COUNT; id++) {
+        const struct dataset_info *info = &weights_datasets[id];
+        snprintf(name, sizeof name, "%s/%s", group, info->name);
+        TRY(check_attributes(store, weights->datasets[id], name, info, scales, err));
+        if (is_scale(info))
+            TRY(check_scale(store, weights->datasets[id], name, info, NULL,
+                            id == WEIGHTS_RUN ? weights->first_run : 0,
+                            id == WEIGHTS_RUN ? weights->run_count : weights->dimension, err));
+    }
+    return ERROR_NONE;
+}
+
+int store_check_frame(struct store *store, struct error *err)
+{
+    TRY(check_root(store, err));
+    for (int64_t at = 0; at < store->weights_count; at++)
+        TRY(check_weights(store, &store->weights[at], err));
+    return ERROR_NONE;
+}
+
 /* -- About the file -------------------------------------------------------------------------------- */
 
 int store_ranks(struct store *store)
 {
-    int32_t ranks = 1;
-    SCOPED(attribute) attribute = H5Aopen(store->file, "ranks", H5P_DEFAULT);
-    if (attribute < 0 || H5Aread(attribute, H5T_NATIVE_INT32, &ranks) < 0 || ranks < 1)
-        return 1;
-    return ranks;
+    const int64_t ranks = read_number(store->file, "ranks");
+    return ranks < 1 || ranks > INT32_MAX ? 1 : (int)ranks;
 }
 
 char *store_attribute(struct store *store, const char *name)

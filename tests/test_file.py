@@ -22,7 +22,7 @@ FIELDS = ("loss", "error", "potential_norm")
 FIELD_NUMBERS = {"loss": 0, "error": 2, "potential_norm": 4}
 SETTINGS = ("dimension", "batch_size", "input", "replicate", "teacher_norm", "link", "step_size", "init_scale")
 RESULTS = ("steps_done", "converged_step", "phase2_step", "final_error", "final_loss", "message", "wall_time", "rank",
-           "checksum", "status")
+           "status", "checksum")
 DTYPES = {
     **dict.fromkeys(("run", "step", "dimension", "batch_size", "replicate"), "<i8"),
     **dict.fromkeys(("steps_done", "converged_step", "phase2_step"), "<i8"),
@@ -201,7 +201,8 @@ def test_a_file_that_does_not_fit_its_config_is_refused(made: Path, tmp_path: Pa
         change(file)
     result = subprocess.run([str(PROGRAM), "read", str(path)], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{path}: ") and "sgdmap result file: " in result.stderr or "format" in result.stderr
+    assert result.stderr.startswith(f"{path}: ")
+    assert any(text in result.stderr for text in ("sgdmap result file: ", "format", "dataset step: entry 1 is 0"))
 
 
 @pytest.mark.parametrize("name", ["checksum", "status", "message", "link", "step_size", "run", "final_loss", "phase2_step"])
@@ -236,7 +237,8 @@ def test_after_a_kill_the_file_opens_and_holds_the_rows(tmp_path: Path, victim: 
         assert (file["loss"][:12] == rows[:12]).all()
         assert (file["loss"][12:] == rows[12:]).all()
         assert (file["status"][:] >= 2).all()
-    assert done_and_mismatched(path) == (RUNS, 0)
+    done, mismatched = done_and_mismatched(path)
+    assert RUNS - 3 <= done <= RUNS and mismatched == 0  # each rank was writing one run
     subprocess.run(mpirun(2, "make", path), check=True, timeout=60)  # and nothing is in the way of the next job
     assert done_and_mismatched(path) == (WRITTEN, 0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["killed.h5"]

@@ -4,8 +4,10 @@
  *     test_store write FILE   writes rows until it is killed; each rank prints its process id once it has
  * begun test_store read FILE    without MPI: prints the number of runs that are done, and of mismatches */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -17,6 +19,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -375,6 +378,14 @@ static void readers_beside_the_writer(void **state)
             CHECK(ranks, results[run].steps_done == -1 && results[run].converged_step == -1);
             CHECK(ranks, isnan(results[run].final_loss) && isnan(results[run].wall_time));
         }
+        /* Who has it open sees what comes: no value is older than another that was read before. */
+        MPI_Barrier(MPI_COMM_WORLD);
+        if (ranks->rank == ranks->size - 1)
+            CHECK_CALL(ranks, write_runs(store, &sweep, 5, 7, 3, &err), err);
+        MPI_Barrier(MPI_COMM_WORLD);
+        CHECK_CALL(ranks, store_check(reader.store, 0, 24, done, &err), err);
+        for (int run = 0; run < 24; run++)
+            CHECK(ranks, done[run] == (run < 12 ? STORE_DONE : STORE_NOT_DONE));
         CHECK_CALL(ranks, reader_close(&reader, &err), err);
         CHECK_CALL(ranks, store_close(store, &err), err);
     }
@@ -465,6 +476,285 @@ static void checksums_see_a_bit(void **state)
             free(bytes);
             free(original);
         }
+    }
+    sweep_done(&sweep);
+    ranks_settle(ranks);
+    remove_file();
+}
+
+/* Where each dataset's raw data is, by what it is named in the file. */
+struct raw {
+    const char *name;
+    int64_t offset, row_bytes;
+    int64_t first_run, rows;
+    bool of_runs; /* a damaged row is a damaged run; else the frame's */
+};
+
+static void find_raw(const char *name, int64_t first_run, bool of_runs, struct raw *ret)
+{
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(dataset);
+    hsize_t size[3];
+    H5Sget_simple_extent_dims(space, size, NULL);
+    *ret = (struct raw){.name = name,
+                        .offset = (int64_t)H5Dget_offset(dataset),
+                        .row_bytes = (int64_t)(H5Dget_storage_size(dataset) / size[0]),
+                        .first_run = first_run,
+                        .rows = (int64_t)size[0],
+                        .of_runs = of_runs};
+    H5Sclose(space);
+    H5Dclose(dataset);
+    H5Fclose(file);
+}
+
+/* What `sgdmap verify` looks at. */
+static int check_all(uint8_t done[24], int *frame, struct error *err)
+{
+    struct reader reader;
+    TRY(reader_open(path, &reader, err));
+    int code = store_check(reader.store, 0, 24, done, err);
+    *frame = store_check_frame(reader.store, err);
+    int closed = reader_close(&reader, err);
+    return code != ERROR_NONE ? code : closed;
+}
+
+/* Bytes of every value, each changed alone: its run is damaged and no other; of a scale, the frame. */
+static void every_value_is_covered(void **state)
+{
+    struct ranks *ranks = *state;
+    struct sweep sweep;
+    sweep_init(config_text, &sweep);
+    make_finished(ranks, &sweep);
+    static const char *const of_runs[] = {"run",
+                                          "dimension",
+                                          "batch_size",
+                                          "input",
+                                          "replicate",
+                                          "teacher_norm",
+                                          "link",
+                                          "step_size",
+                                          "init_scale",
+                                          "loss",
+                                          "error",
+                                          "potential_norm",
+                                          "steps_done",
+                                          "message",
+                                          "converged_step",
+                                          "phase2_step",
+                                          "final_error",
+                                          "final_loss",
+                                          "status",
+                                          "checksum",
+                                          "weights_d2/student",
+                                          "weights_d2/teacher",
+                                          "weights_d3/student",
+                                          "weights_d3/teacher"};
+    static const char *const scales[] = {
+        "step",           "weights_d2/run",       "weights_d2/component", "weights_d2/neuron",
+        "weights_d3/run", "weights_d3/component", "weights_d3/neuron"};
+    enum { RUNS_COUNT = sizeof of_runs / sizeof *of_runs, SCALES_COUNT = sizeof scales / sizeof *scales };
+    if (ranks->rank == 0) {
+        struct raw raws[RUNS_COUNT + SCALES_COUNT];
+        for (int at = 0; at < RUNS_COUNT; at++)
+            find_raw(of_runs[at], strncmp(of_runs[at], "weights_d3", 10) == 0 ? 12 : 0, true, &raws[at]);
+        for (int at = 0; at < SCALES_COUNT; at++)
+            find_raw(scales[at], 0, false, &raws[RUNS_COUNT + at]);
+        int descriptor = open(path, O_RDWR);
+        uint32_t seed = 1;
+        int64_t flips = 0;
+        /* Thousands by one process, a sample where others do the same or all is slow. */
+#ifdef __SANITIZE_ADDRESS__
+        const int64_t stride = 101;
+#else
+        const int64_t stride = ranks->size == 1 ? 3 : 101;
+#endif
+        for (int at = 0; at < RUNS_COUNT + SCALES_COUNT; at++) {
+            const struct raw *raw = &raws[at];
+            for (int64_t byte = (at * 7) % stride; byte < raw->rows * raw->row_bytes;
+                 byte += stride, flips++) {
+                unsigned char old, flipped;
+                seed = seed * 1664525 + 1013904223;
+                CHECK(ranks, pread(descriptor, &old, 1, raw->offset + byte) == 1);
+                flipped = (unsigned char)(old ^ (1 + (seed >> 16) % 255));
+                CHECK(ranks, pwrite(descriptor, &flipped, 1, raw->offset + byte) == 1);
+                uint8_t done[24] = {0};
+                int frame = 0;
+                struct error err = {0};
+                CHECK_CALL(ranks, check_all(done, &frame, &err), err);
+                CHECK(ranks, pwrite(descriptor, &old, 1, raw->offset + byte) == 1);
+                const int64_t damaged = raw->of_runs ? raw->first_run + byte / raw->row_bytes : -1;
+                bool right = frame == (raw->of_runs ? ERROR_NONE : ERROR_IO);
+                for (int64_t run = 0; run < 24; run++)
+                    right = right && done[run] == (run == damaged ? STORE_MISMATCH : STORE_DONE);
+                if (!right)
+                    fprintf(stderr, "%s, byte %lld: %d to %d\n", raw->name, (long long)byte, old, flipped);
+                CHECK(ranks, right);
+            }
+        }
+        CHECK(ranks, flips > (stride == 3 ? 3000 : 100));
+        close(descriptor);
+    }
+    sweep_done(&sweep);
+    ranks_settle(ranks);
+    remove_file();
+}
+
+/* Runs that are not done: their settings count all the same, and a status or checksum that no kill leaves behind. */
+static void damage_in_runs_that_are_not_done(void **state)
+{
+    struct ranks *ranks = *state;
+    struct sweep sweep;
+    sweep_init(config_text, &sweep);
+    struct store *store = NULL;
+    struct error err = {0};
+    CHECK_CALL(ranks,
+               store_create(path, false, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD,
+                            &store, &err),
+               err);
+    CHECK_CALL(ranks, store_close(store, &err), err);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (ranks->rank == 0) {
+        struct raw settings, statuses, checksums;
+        find_raw("step_size", 0, true, &settings);
+        find_raw("status", 0, true, &statuses);
+        find_raw("checksum", 0, true, &checksums);
+        const struct {
+            int64_t offset;
+            unsigned char value;
+            uint8_t state;
+        } spots[] = {
+            {settings.offset + 5 * 8, 77, STORE_MISMATCH},
+            {checksums.offset + 5 * 8 + 3, 1, STORE_MISMATCH},
+            {statuses.offset + 5, OUTCOME_RUNNING, STORE_NOT_DONE},
+            {statuses.offset + 5, OUTCOME_CONVERGED, STORE_MISMATCH}, /* without results */
+            {statuses.offset + 5, OUTCOME_COUNT, STORE_MISMATCH},
+            {statuses.offset + 5, 255, STORE_MISMATCH},
+        };
+        int descriptor = open(path, O_RDWR);
+        for (size_t spot = 0; spot < sizeof spots / sizeof *spots; spot++) {
+            unsigned char old;
+            uint8_t done[24] = {0};
+            int frame = 0;
+            CHECK(ranks, pread(descriptor, &old, 1, spots[spot].offset) == 1);
+            CHECK(ranks, pwrite(descriptor, &spots[spot].value, 1, spots[spot].offset) == 1);
+            CHECK_CALL(ranks, check_all(done, &frame, &err), err);
+            CHECK(ranks, pwrite(descriptor, &old, 1, spots[spot].offset) == 1);
+            CHECK(ranks, frame == ERROR_NONE);
+            for (int run = 0; run < 24; run++)
+                CHECK(ranks, done[run] == (run == 5 ? spots[spot].state : STORE_NOT_DONE));
+        }
+        close(descriptor);
+    }
+    sweep_done(&sweep);
+    ranks_settle(ranks);
+    remove_file();
+}
+
+/* How many writes go through before all fail, which leaves the file as a kill at that instant does; -1: all do. */
+static int writes_left = -1;
+
+static bool write_fails(void)
+{
+    if (writes_left < 0)
+        return false;
+    if (writes_left == 0) {
+        errno = ENOSPC;
+        return true;
+    }
+    writes_left--;
+    return false;
+}
+
+/* In the place of libc's, for MPI-IO, under both names that offsets of 64 bits have. */
+ssize_t hooked_pwrite(int descriptor, const void *buffer, size_t size, off_t offset) __asm__("pwrite");
+ssize_t hooked_pwrite64(int descriptor, const void *buffer, size_t size, off_t offset) __asm__("pwrite64");
+ssize_t hooked_pwritev(int descriptor, const struct iovec *pieces, int count,
+                       off_t offset) __asm__("pwritev");
+ssize_t hooked_pwritev64(int descriptor, const struct iovec *pieces, int count,
+                         off_t offset) __asm__("pwritev64");
+
+ssize_t hooked_pwrite(int descriptor, const void *buffer, size_t size, off_t offset)
+{
+    ssize_t (*real)(int, const void *, size_t, off_t);
+    *(void **)&real = dlsym(RTLD_NEXT, "pwrite");
+    return write_fails() ? -1 : real(descriptor, buffer, size, offset);
+}
+
+ssize_t hooked_pwrite64(int descriptor, const void *buffer, size_t size, off_t offset)
+{
+    return hooked_pwrite(descriptor, buffer, size, offset);
+}
+
+ssize_t hooked_pwritev(int descriptor, const struct iovec *pieces, int count, off_t offset)
+{
+    ssize_t (*real)(int, const struct iovec *, int, off_t);
+    *(void **)&real = dlsym(RTLD_NEXT, "pwritev");
+    return write_fails() ? -1 : real(descriptor, pieces, count, offset);
+}
+
+ssize_t hooked_pwritev64(int descriptor, const struct iovec *pieces, int count, off_t offset)
+{
+    return hooked_pwritev(descriptor, pieces, count, offset);
+}
+
+/* Runs are trained again, damaged or not, and the job is killed between any two writes: they are not done, or damaged as
+ * before, and never done with old rows or partly new ones. */
+static void killed_while_training_again(void **state)
+{
+    struct ranks *ranks = *state;
+    struct sweep sweep;
+    sweep_init(config_text, &sweep);
+    make_finished(ranks, &sweep);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (ranks->rank == 0) {
+        struct raw loss;
+        find_raw("loss", 0, true, &loss);
+        double values[2 * 9];
+        for (int at = 0; at < 2 * 9; at++)
+            values[at] = 0.125 * at;
+        const struct run_result results[2] = {
+            {.outcome = OUTCOME_UNFINISHED, .steps_done = 900, .final_error = 0.75},
+            {.outcome = OUTCOME_CONVERGED, .steps_done = 901, .final_error = 0.875}};
+        struct store_rows rows = {
+            .first_run = 5, .run_count = 2, .results = results, .student = values, .teacher = values};
+        rows.fields[RECORD_LOSS] = rows.fields[RECORD_ERROR] = rows.fields[RECORD_POTENTIAL_NORM] = values;
+        size_t size;
+        unsigned char *bytes = slurp(path, &size);
+        int failures = 0;
+        for (bool written = false; !written && failures < 100; failures += !written) {
+            spill(path, bytes, size);
+            int descriptor = open(path, O_RDWR);
+            CHECK(ranks, pwrite(descriptor, "damaged", 7, loss.offset + 6 * loss.row_bytes) == 7);
+            close(descriptor);
+            struct store *store = NULL;
+            struct error err = {0};
+            CHECK_CALL(ranks,
+                       store_open(path, &sweep.config, &sweep.grid, &provenance, MPI_COMM_SELF, &store, &err),
+                       err);
+            writes_left = failures;
+            written = store_write(store, &rows, 0, &err) == ERROR_NONE;
+            writes_left = -1;
+            CHECK_CALL(ranks, store_close(store, &err), err);
+            uint8_t done[24];
+            int frame;
+            struct run_result found[2];
+            struct reader reader;
+            CHECK_CALL(ranks, check_all(done, &frame, &err), err);
+            CHECK_CALL(ranks, reader_open(path, &reader, &err), err);
+            CHECK_CALL(ranks, store_read_results(reader.store, 5, 2, found, &err), err);
+            CHECK_CALL(ranks, reader_close(&reader, &err), err);
+            for (int run = 0; run < 24; run++) {
+                const bool again = run == 5 || run == 6;
+                const uint8_t expected = !again || written ? STORE_DONE
+                                         : failures > 0    ? STORE_NOT_DONE
+                                         : run == 6        ? STORE_MISMATCH
+                                                           : STORE_DONE;
+                CHECK(ranks, done[run] == expected);
+                CHECK(ranks, !again || written || failures == 0 || found[run - 5].outcome == OUTCOME_RUNNING);
+            }
+        }
+        CHECK(ranks, failures > 10 && failures < 100);
+        free(bytes);
     }
     sweep_done(&sweep);
     ranks_settle(ranks);
@@ -929,6 +1219,8 @@ static int read_alone(const char *name)
     for (int64_t run = 0; run < reader.grid.run_count; run++)
         counts[done[run]]++;
     free(done);
+    if (store_check_frame(reader.store, &err) != ERROR_NONE)
+        return report(&err);
     printf("%lld %lld\n", (long long)counts[STORE_DONE], (long long)counts[STORE_MISMATCH]);
     return reader_close(&reader, &err) == ERROR_NONE ? 0 : report(&err);
 }
@@ -947,6 +1239,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_prestate(readers_beside_the_writer, &world),
         cmocka_unit_test_prestate(a_failed_run_without_rows, &world),
         cmocka_unit_test_prestate(checksums_see_a_bit, &world),
+        cmocka_unit_test_prestate(every_value_is_covered, &world),
+        cmocka_unit_test_prestate(damage_in_runs_that_are_not_done, &world),
+        cmocka_unit_test_prestate(killed_while_training_again, &world),
         cmocka_unit_test_prestate(going_on_adds_to_history, &world),
         cmocka_unit_test_prestate(a_full_history, &world),
         cmocka_unit_test_prestate(creations_that_are_refused, &world),

@@ -188,6 +188,87 @@ def test_what_is_missing_or_damaged_is_trained_again(reference, config, tmp_path
     assert_same(reference, path)
 
 
+def flip(path, dice, names, count):
+    """Changes bytes of so many runs' rows; the runs."""
+    hit = set()
+    with h5py.File(path) as file:
+        places = {name: (file[name].id.get_offset(), file[name].id.get_storage_size() // len(file[name])) for name in names}
+        first = {name: file[name.rsplit("/", 1)[0]]["run"][0] if "/" in name else 0 for name in names}
+        lengths = {name: len(file[name]) for name in names}
+    with open(path, "r+b") as stream:
+        while len(hit) < count:
+            name = dice.choice(names)
+            row = int(dice.integers(lengths[name]))
+            if first[name] + row in hit:
+                continue
+            offset, size = places[name]
+            at = offset + row * size + int(dice.integers(size))
+            stream.seek(at)
+            byte = stream.read(1)[0]
+            stream.seek(at)
+            stream.write(bytes([byte ^ int(dice.integers(1, 256))]))
+            hit.add(int(first[name] + row))
+    return sorted(hit)
+
+
+def damaged_runs(output):
+    """The runs that verify names."""
+    runs = []
+    for line in output.splitlines():
+        words = line.split()
+        if line.endswith(": damaged"):
+            runs += range(int(words[1].rstrip(":")), int(words[-2].rstrip(":")) + 1)
+    return runs
+
+
+COLUMNS = ["loss", "batch_loss", "error", "potential", "potential_norm", "alignment", "gradient_norm", "weight_norm", "status",
+           "steps_done", "converged_step", "phase2_step", "final_error", "final_loss", "message", "checksum",
+           "weights_d4/student", "weights_d4/teacher", "weights_d11/student", "weights_d11/teacher"]
+SETTINGS = ["run", "dimension", "batch_size", "input", "replicate", "teacher_norm", "link", "step_size", "init_scale"]
+
+
+@pytest.mark.parametrize("seed, count", [(1, 1), (2, 3), (3, 40), (4, 200)])
+def test_flipped_bytes_are_named_and_trained_again(reference, config, tmp_path, seed, count):
+    path = tmp_path / "flipped.h5"
+    path.write_bytes(reference.read_bytes())
+    hit = flip(path, np.random.default_rng(seed), COLUMNS, count)
+    result = sgdmap("verify", path)
+    assert result.returncode == 74 and damaged_runs(result.stdout) == hit
+    result = sgdmap("run", config, "-o", path, ranks=1 + seed % 2)
+    assert result.returncode == 0 and f"{count} runs trained" in result.stdout
+    assert sgdmap("verify", path).returncode == 0
+    assert_same(reference, path)
+
+
+def test_what_the_config_knows_is_mended_without_training(reference, config, tmp_path):
+    path = tmp_path / "flipped.h5"
+    path.write_bytes(reference.read_bytes())
+    hit = flip(path, np.random.default_rng(5), SETTINGS, 30)
+    assert damaged_runs(sgdmap("verify", path).stdout) == hit
+    with h5py.File(path, "r+") as file:
+        file["step"][3] += 1
+        file["weights_d4/run"][2] += 1
+        file["weights_d11/neuron"][10] = 0
+    assert "dataset step: entry 3" in sgdmap("verify", path).stdout
+    result = sgdmap("run", config, "-o", path)
+    assert result.returncode == 0 and "all 576 runs are done" in result.stderr
+    assert sgdmap("verify", path).returncode == 0
+    assert_same(reference, path)
+
+
+def test_damaged_units_and_titles_are_found(reference, tmp_path):
+    path = tmp_path / "attributes.h5"
+    for name, attribute, value in (("wall_time", "units", b"h"), ("status", "flag_values", np.arange(1, 8, dtype="i1")),
+                                   ("link", "flag_meanings", b"none identity"), ("loss", "_FillValue", np.zeros(1)),
+                                   ("error", "coordinates", b"dimension"), ("/", "title", b"another")):
+        path.write_bytes(reference.read_bytes())
+        with h5py.File(path, "r+") as file:
+            del file[name].attrs[attribute]
+            file[name].attrs[attribute] = value
+        result = sgdmap("verify", path)
+        assert result.returncode == 74 and f"attribute {attribute} " in result.stderr, result.stderr
+
+
 def wait_for_runs(path, count, process):
     """Until so many runs stand in the file, read while it is written."""
     for _ in range(3000):
@@ -326,7 +407,7 @@ def test_a_damaged_setting_is_mended(reference, config, tmp_path):
         file["step_size"][11] = 0.5
         file["link"][12] = 1 - file["link"][12]
     result = sgdmap("verify", path)
-    assert result.returncode == 74 and "run 11" in result.stdout and "run 12" in result.stdout
+    assert result.returncode == 74 and damaged_runs(result.stdout) == [11, 12]
     assert sgdmap("run", config, "-o", path).returncode == 0
     assert sgdmap("verify", path).returncode == 0
     assert_same(reference, path)

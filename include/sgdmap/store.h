@@ -2,8 +2,8 @@
  *
  * Every dataset is created with its full extent, filled and flushed before a run is trained, so that a rank
  * that writes its rows changes no metadata: readers may open the file at any time, and a killed job leaves a
- * file that opens. A run's rows are written before its status and checksum; a run whose checksum does not
- * match its rows counts as not done. */
+ * file that opens. A run's rows are written before its status, and the checksum last of all; a run whose
+ * checksum does not match is damaged and counts as not done. */
 #ifndef SGDMAP_STORE_H
 #define SGDMAP_STORE_H
 
@@ -76,7 +76,8 @@ int64_t store_handles(void);
 /* Local. Did a close fail, so that HDF5 still holds a file? Then MPI_Finalize, which ends HDF5, would crash. */
 bool store_left_open(void);
 
-/* Local. Writes rows, then status, checksum and the rest. `rank` goes into the dataset of this name. */
+/* Local. Sets the checksum to 0, writes rows, results, status and at last the checksum: a kill at any instant leaves runs
+ * that are not done, or done. `rank` goes into the dataset of this name. */
 WARN_UNUSED int store_write(struct store *store, const struct store_rows *rows, int rank, struct error *err);
 
 /* Local. Brings to the disk what this process has written. Errors: ERROR_IO, also where the file is no longer there, or no
@@ -92,7 +93,8 @@ WARN_UNUSED int store_mark_running(struct store *store, int64_t first_run, int64
                                    struct error *err);
 
 /* Local. Reads the runs' results (wall_time included): ret [run_count]. A status or message that is none of
- * the flags, in a broken file, reads as pending and as no failure; store_check tells of it. */
+ * the flags, in a broken file, reads as pending and as no failure; store_check tells of it. An outcome whose checksum is
+ * still missing reads as running. */
 WARN_UNUSED int store_read_results(struct store *store, int64_t first_run, int64_t run_count,
                                    struct run_result *ret, struct error *err);
 
@@ -106,11 +108,16 @@ WARN_UNUSED int store_read_weights(struct store *store, int64_t run, double *stu
                                    struct error *err);
 
 /* Local. Says for each run whether it is done: an outcome from converged on, and a checksum that matches
- * rows, settings and results. ret [run_count] as bytes: 1 done, 0 not begun or running, 2 an outcome whose
- * checksum does not match. */
+ * rows, setting and results. Without a checksum it is not done. It is damaged if it has a checksum and anything does not
+ * match, if its setting is not the grid's, or if its status cannot be. ret [run_count] as bytes. */
 enum store_state { STORE_NOT_DONE = 0, STORE_DONE = 1, STORE_MISMATCH = 2 };
 WARN_UNUSED int store_check(struct store *store, int64_t first_run, int64_t run_count, uint8_t *ret,
                             struct error *err);
+
+/* Local. Compares what belongs to no single run with the config and the schema: the scales `step` and those of the weights,
+ * the attributes by which readers understand the datasets (units, flags, fill values, coordinates, scales), the title.
+ * ERROR_IO names the first that differs. */
+WARN_UNUSED int store_check_frame(struct store *store, struct error *err);
 
 /* Local. Reads a root attribute of text: NULL if there is none. Free with free(). */
 char *store_attribute(struct store *store, const char *name);

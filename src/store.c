@@ -19,6 +19,7 @@
 
 #include "sgdmap/comm.h"
 #include "sgdmap/fault.h"
+#include "sgdmap/guard.h"
 #include "sgdmap/path.h"
 
 #include "handles.h"
@@ -867,12 +868,20 @@ static int init_store(struct store *store, const char *path, const struct config
     return ERROR_NONE;
 }
 
+/* An object, not a link to one: that may lead to another file, or to a pipe. */
+static bool is_there(hid_t file, const char *name)
+{
+    H5L_info_t info;
+    return H5Lexists(file, name, H5P_DEFAULT) > 0 && H5Lget_info(file, name, &info, H5P_DEFAULT) >= 0 &&
+           info.type == H5L_TYPE_HARD;
+}
+
 /* Opens a dataset and compares it with the schema: nothing that is read or written later can be out of
  * bounds. */
 static int open_dataset(hid_t file, const char *path, const char *name, const struct dataset_info *info,
                         const int64_t extents[DIM_COUNT], hid_t *ret, struct error *err)
 {
-    if (H5Lexists(file, name, H5P_DEFAULT) <= 0)
+    if (!is_there(file, name))
         return foreign(err, path, "no dataset %s", name);
     SCOPED(dataset) dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset < 0)
@@ -931,7 +940,7 @@ static int open_datasets(struct store *store, struct error *err)
         *opened = weights;
         char group[32];
         weights_name(weights.dimension, group);
-        if (H5Lexists(store->file, group, H5P_DEFAULT) <= 0)
+        if (!is_there(store->file, group))
             return foreign(err, store->path, "no group %s", group);
         const int64_t d = weights.dimension;
         const int64_t extents[DIM_COUNT] = {
@@ -1352,6 +1361,23 @@ static int create_file(const char *path, bool overwrite, const struct config *co
 
 /* -- Opening --------------------------------------------------------------------------------------- */
 
+/* A file of ours has none of what makes HDF5 keep more than objects: it would be read, and written at the next close. */
+static int check_layout(hid_t file, const char *path, struct error *err)
+{
+    SCOPED(plist) list = H5Fget_create_plist(file);
+    hsize_t user_block = 1, threshold;
+    H5F_fspace_strategy_t strategy;
+    hbool_t persists = true;
+    unsigned tables = 1;
+    if (list < 0 || H5Pget_userblock(list, &user_block) < 0 ||
+        H5Pget_file_space_strategy(list, &strategy, &persists, &threshold) < 0 ||
+        H5Pget_shared_mesg_nindexes(list, &tables) < 0)
+        return hdf5_error(err, path, "not an sgdmap result file");
+    if (user_block != 0 || strategy != H5F_FSPACE_STRATEGY_FSM_AGGR || persists || tables != 0)
+        return foreign(err, path, "its layout is another one");
+    return ERROR_NONE;
+}
+
 /* Opens a regular file in this process alone. */
 static int open_serial(const char *path, unsigned flags, hid_t *ret, struct error *err)
 {
@@ -1370,8 +1396,12 @@ static int open_serial(const char *path, unsigned flags, hid_t *ret, struct erro
     hid_t file = H5Fopen(path, flags, access);
     if (file < 0)
         return hdf5_error(err, path, "not an sgdmap result file");
-    *ret = file;
-    return ERROR_NONE;
+    int code = check_layout(file, path, err);
+    if (code != ERROR_NONE)
+        H5Fclose(file);
+    else
+        *ret = file;
+    return code;
 }
 
 static int check_version(hid_t file, const char *path, struct error *err)
@@ -1508,7 +1538,12 @@ static int read_config(hid_t file, const char *path, struct config *config, stru
         struct grid expanded;
         code = grid_expand(&parsed, &expanded, err);
         if (code == ERROR_NONE) {
-            code = check_digest(file, path, &parsed, err);
+            hsize_t size = 0;
+            if (H5Fget_filesize(file, &size) < 0 || (hsize_t)expanded.run_count > size)
+                code = foreign(err, path, "%lld runs by its config are more than its bytes",
+                               (long long)expanded.run_count);
+            if (code == ERROR_NONE)
+                code = check_digest(file, path, &parsed, err);
             if (code == ERROR_NONE) {
                 *config = parsed;
                 *grid = expanded;
@@ -1530,10 +1565,9 @@ static int read_config(hid_t file, const char *path, struct config *config, stru
     return code;
 }
 
-int store_open_read(const char *path, struct config *config, struct grid *grid, struct store **ret,
-                    struct error *err)
+static int open_read(const char *path, struct config *config, struct grid *grid, struct store **ret,
+                     struct error *err)
 {
-    quiet();
     hid_t file = H5I_INVALID_HID;
     TRY(open_serial(path, H5F_ACC_RDONLY, &file, err));
     int code = read_config(file, path, config, grid, err);
@@ -1563,6 +1597,47 @@ int store_open_read(const char *path, struct config *config, struct grid *grid, 
     return ERROR_NONE;
 }
 
+/* HDF5 1.10 crashes on some damaged files, loops on others, and takes what memory they name. So a child process reads first
+ * all that the parent will leave to HDF5: everything but rows. The memory is for the largest of configs, the time for a
+ * thousand groups of weights. */
+static const struct guard_limits read_limits = {
+    .memory = INT64_C(1) << 30, .cpu_seconds = 10, .wall_seconds = 120};
+
+static int guarded(const char *path, int (*work)(void *context, struct error *err), bool *died,
+                   struct error *err)
+{
+    struct error trouble = {0};
+    int code = guard_call(&read_limits, work, (void *)path, died, &trouble);
+    if (code != ERROR_NONE && *died)
+        return foreign(err, path, "HDF5 cannot read it: %s", trouble.message);
+    if (code != ERROR_NONE && err != NULL)
+        *err = trouble;
+    return code;
+}
+
+/* In the child, which keeps nothing. */
+static int try_read(void *path, struct error *err)
+{
+    struct config config;
+    struct grid grid;
+    struct store *store = NULL;
+    TRY(open_read(path, &config, &grid, &store, err));
+    (void)!store_check_frame(store, NULL); /* verify tells of it; here it is enough that it comes to an end */
+    free(read_text(store->file, "history", NULL));
+    free(read_text(store->file, "blis_kernels", NULL));
+    (void)store_ranks(store);
+    return store_close(store, err);
+}
+
+int store_open_read(const char *path, struct config *config, struct grid *grid, struct store **ret,
+                    struct error *err)
+{
+    quiet();
+    bool died = false;
+    TRY(guarded(path, try_read, &died, err));
+    return open_read(path, config, grid, ret, err);
+}
+
 int store_close(struct store *store, struct error *err)
 {
     if (store == NULL)
@@ -1583,6 +1658,17 @@ bool store_left_open(void)
     return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_FILE) > 0;
 }
 
+static int try_probe(void *path, struct error *err)
+{
+    hid_t file = H5I_INVALID_HID;
+    TRY(open_serial(path, H5F_ACC_RDONLY, &file, err));
+    SCOPED_TEXT text = read_text(file, "config", NULL);
+    SCOPED_TEXT digest = read_text(file, "config_digest", NULL);
+    bool ours = text != NULL && digest != NULL && read_number(file, "format_version") >= 0;
+    H5Fclose(file);
+    return ours ? ERROR_NONE : foreign(err, path, "no config");
+}
+
 int store_probe(const char *path, enum store_presence *ret, struct error *err)
 {
     quiet();
@@ -1596,16 +1682,12 @@ int store_probe(const char *path, enum store_presence *ret, struct error *err)
     }
     if (S_ISREG(at.st_mode) && faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) < 0)
         return error_set(err, ERROR_IO, "%s: cannot be opened for reading: %s", path, strerror(errno));
-    hid_t file = H5I_INVALID_HID;
-    if (open_serial(path, H5F_ACC_RDONLY, &file, NULL) != ERROR_NONE) {
-        *ret = STORE_FOREIGN;
-        return ERROR_NONE;
-    }
-    SCOPED_TEXT text = read_text(file, "config", NULL);
-    SCOPED_TEXT digest = read_text(file, "config_digest", NULL);
-    *ret = text != NULL && digest != NULL && read_number(file, "format_version") >= 0 ? STORE_OURS
-                                                                                      : STORE_FOREIGN;
-    H5Fclose(file);
+    bool died = false;
+    struct error why = {0};
+    int code = guarded(path, try_probe, &died, &why);
+    if (code == ERROR_MEMORY) /* there is no child */
+        return error_set(err, ERROR_MEMORY, "%s", why.message);
+    *ret = code == ERROR_NONE ? STORE_OURS : STORE_FOREIGN;
     return ERROR_NONE;
 }
 

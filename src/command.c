@@ -7,9 +7,18 @@
 
 #include "version.h"
 
+void command_plain(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c != '\0'; ++c)
+        if ((*c < 0x20 && *c != '\n') || *c == 0x7f || (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0))
+            *c = '?';
+}
+
 int command_fail(const struct error *err)
 {
-    fprintf(stderr, "sgdmap: %s\n", err->message);
+    struct error plain = *err;
+    command_plain(plain.message);
+    fprintf(stderr, "sgdmap: %s\n", plain.message);
     return error_exit_status(err->code);
 }
 

@@ -248,6 +248,7 @@ static void print_text(const char *path, const struct status *s, bool colours, i
 {
     char text[COMMAND_TEXT_SIZE];
     const int64_t done = runs_done(s);
+    command_plain(s->config.title);
     printf("%s: %s\n", path, s->config.title);
     printf("%lld of %lld runs done (%.1f %% of the work), %s\n", (long long)done,
            (long long)s->grid.run_count, 100 * (s->cost_total > 0 ? s->cost_done / s->cost_total : 1),

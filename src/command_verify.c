@@ -208,6 +208,8 @@ static int replay_open(struct store *store, const struct config *config, const s
 
     linalg_setup();
     char *family = store_attribute(store, "blis_kernels");
+    if (family != NULL)
+        command_plain(family);
     if (family != NULL && strcmp(family, linalg_kernel_family()) != 0)
         printf("the file was written with BLIS's %s kernels, this is %s: bits may differ\n", family,
                linalg_kernel_family());

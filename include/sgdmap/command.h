@@ -20,7 +20,10 @@ int command_replay(int argc, char **argv);
 
 /* -- What several of them need --------------------------------------------------------------------- */
 
-/* "sgdmap: MESSAGE" on standard error; returns the exit status that belongs to the error. */
+/* Replaces control characters, which a file's text may have, to the terminal's harm. Line ends stay. */
+void command_plain(char *text);
+
+/* "sgdmap: MESSAGE", made plain, on standard error; returns the exit status that belongs to the error. */
 int command_fail(const struct error *err);
 
 /* Wrong use: the message, and where help is. Returns 2. */

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from conftest import AXES, FIELDS, OUTCOMES, converges_at_small_steps, write_swe
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.image import imread
 
-from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, maps, open_sweep, select, style
+from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, guard, maps, open_sweep, select, style
 from sgdmap_analysis import sweep as sweep_module
 from sgdmap_analysis.statistics import convergence, most_frequent, outcome_counts, wilson_interval
 from sgdmap_analysis.sweep import decode_flags
@@ -128,6 +129,45 @@ def test_runs_without_an_outcome_are_masked(sweep_file):
     assert stored.steps_done.dtype == np.int64
     assert stored.converged_step.sel(step_size=1e-3).values.tolist() == np.full_like(
         stored.converged_step.sel(step_size=1e-3).values, -1).tolist()
+
+
+def test_an_outcome_without_its_checksum_is_none_yet(sweep_file):
+    """A job was killed between the two, or writes a run anew: its rows may be those of two trainings."""
+    path = sweep_file()
+    with h5py.File(path, "r+") as file:
+        assert (file["status"][:] > 1).all()
+        file["checksum"][3] = 0
+    sweep = open_sweep(path, flat=True)
+    assert OUTCOMES[int(sweep.status[3])] == "pending" and (sweep.status.values > 1).sum() == sweep.sizes["run"] - 1
+    assert np.isnan(sweep.loss[3]).all() and np.isnan(sweep.final_error[3])
+
+
+@pytest.mark.parametrize("how", ["crash", "loop", "memory", "leave"])
+def test_what_kills_hdf5_is_one_clear_line(sweep_file, capsys, monkeypatch, how):
+    path = sweep_file()
+
+    def act(file):
+        if os.getpid() == parent:
+            raise AssertionError("the parent came here too")
+        while how == "loop":
+            pass
+        if how == "memory":
+            np.ones(1 << 28)
+        os.kill(os.getpid(), signal.SIGSEGV) if how == "crash" else os._exit(1)
+
+    parent = os.getpid()
+    monkeypatch.setattr(guard, "CPU_SECONDS", 1)
+    monkeypatch.setattr(sweep_module, "_attributes", act)
+    assert cli.main(["map", str(path)]) == 74
+    error = capsys.readouterr().err
+    assert error.startswith(f"sgdmap-analysis: {path}: ") and error.count("\n") == 1
+    assert {"crash": "Segmentation fault", "loop": "CPU time limit exceeded", "memory": "allocate", "leave": "without an answer"}[how] in error
+
+
+def test_a_child_leaves_signals_to_the_parent():
+    assert guard.call(int) is None
+    assert guard.call(lambda: os.kill(os.getpid(), signal.SIGINT)) is None
+    assert guard.call(lambda: [][1]) == "list index out of range"
 
 
 def test_steps_that_did_not_happen_are_nan(sweep_file):

@@ -16,6 +16,7 @@ import xarray as xr
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
+from . import guard
 from .errors import ArgumentError, SweepError
 
 # The axes in the order in which sgdmap nests them, the last one fastest.
@@ -36,6 +37,9 @@ _HIDDEN_ATTRIBUTES = {
     "CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
     "_NCProperties", "_nc3_strict", "_FillValue", "coordinates",
 }
+
+# What h5py raises over damaged files.
+_TROUBLE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 # Rows this close (in bytes) are read in one go, the gap thrown away: a seek costs more. And one read is at most a
 # block, so that rows spread over a huge file never pull all of it into memory.
@@ -79,15 +83,18 @@ def open_sweep(path: str | os.PathLike, *, masked: bool = True, flat: bool = Fal
     """
     path = Path(path)
     try:
+        _look_first(path)
         with _open_file(path) as file:
             return _read(file, path, masked, flat)
-    except (OSError, KeyError, RuntimeError) as error:
+    except _TROUBLE as error:
         raise SweepError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
 def decode_flags(variable: xr.DataArray) -> xr.DataArray:
     """Text [same dimensions] from a variable with CF `flag_values` and `flag_meanings`; unknown values are ''."""
     codes = flag_codes(variable)
+    if max(map(len, codes)) > 256:
+        raise ValueError("flag_meanings with a word of more than 256 letters")
     text = np.full(variable.shape, "", dtype=f"<U{max(map(len, codes))}")
     for meaning, code in codes.items():
         text[variable.values == code] = meaning
@@ -144,6 +151,50 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
 # -- Reading -----------------------------------------------------------------------------------------------------------
 
 
+def _look_first(path: Path) -> None:
+    """In a child process, all that HDF5 will be asked for but the values. A SweepError if it does not get through."""
+    try:
+        trouble = guard.call(_walk, path)
+    except guard.Died as death:
+        raise SweepError(f"{path}: not an sgdmap result file: HDF5 cannot read it: {death}") from None
+    if trouble is not None:
+        raise SweepError(trouble.splitlines()[0])
+
+
+def _walk(path: Path) -> None:
+    try:
+        with _open_file(path) as file:
+            _attributes(file)
+            datasets = _datasets(file, path)
+            for dataset in datasets.values():
+                _attributes(dataset)
+                _dimensions(dataset, -1, -1)
+                if dataset.chunks is not None and dataset.ndim == 1:
+                    dataset[...]
+    except _TROUBLE as error:
+        raise SweepError(f"{path}: cannot be read: {_first_line(error)}") from error
+
+
+def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """The datasets of numbers in the root group: no links to elsewhere, and none whose values cannot be in the file."""
+    size = os.stat(path).st_size
+    datasets = {}
+    for name in file:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            continue
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            continue
+        if dataset.dtype.kind not in "iuf" or dataset.is_virtual or dataset.external:
+            continue
+        # A copy may be compressed, but deflate does no better than a thousandth.
+        room = size if dataset.chunks is None else 1100 * size
+        if int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize > room:
+            raise SweepError(f"{path}: not an sgdmap result file: the values of {name!r} are not all in it")
+        datasets[name] = dataset
+    return datasets
+
+
 def _open_file(path: Path) -> h5py.File:
     """The open file, or a SweepError that says in one line why not."""
     try:
@@ -165,7 +216,8 @@ def _open_file(path: Path) -> h5py.File:
 
 def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
     needed = (*AXES, "run", "step", "status")
-    missing = [name for name in needed if not isinstance(file.get(name), h5py.Dataset)]
+    datasets = _datasets(file, path)
+    missing = [name for name in needed if name not in datasets]
     if missing:
         raise SweepError(f"{path}: not an sgdmap result file: it has no dataset {missing[0]!r}")
 
@@ -173,8 +225,9 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
     if version != FORMAT_VERSION:
         raise SweepError(f"{path}: its format is version {version}, this program knows version {FORMAT_VERSION}")
 
-    # Status first: a run's rows are written before its status, so whatever is final now has all of its results, even
-    # if the job goes on writing while the rest is read.
+    # Checksum and status first: they are written after a run's rows, so whatever is final now has all of its results,
+    # even if the job goes on writing while the rest is read.
+    checksum = _flat_variable(file, "checksum") if "checksum" in datasets else None
     status = _flat_variable(file, "status")
     if "flag_values" not in status.attrs or "flag_meanings" not in status.attrs:
         raise SweepError(f"{path}: not an sgdmap result file: 'status' has no flags")
@@ -185,6 +238,10 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
     if run_count == 0:
         raise SweepError(f"{path}: it has no runs")
     final = has_outcome(xr.DataArray(status)).values
+    if checksum is not None and checksum.shape == status.shape:
+        # An outcome whose checksum is missing is that of a run whose writing was cut short.
+        status.values[final & (checksum.values == 0)] = flag_codes(status)["pending"]
+        final &= checksum.values != 0
 
     settings = {name: _flat_variable(file, name) for name in AXES}
     for name, setting in settings.items():
@@ -207,8 +264,8 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
 
     source = _Source(path, file)
     variables: dict[str, xr.Variable] = {}
-    for name, dataset in file.items():
-        if not isinstance(dataset, h5py.Dataset) or name in ("run", "step", "status", *AXES):
+    for name, dataset in datasets.items():
+        if name in ("run", "step", "status", *AXES):
             continue
         file_dims = _dimensions(dataset, run_count, file["step"].shape[0])
         if file_dims == ("run",):

@@ -514,7 +514,8 @@ static void aliases(void **state)
                                             "title=*a"};
     for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
         char message[256], shown[64];
-        snprintf(shown, sizeof shown, strlen(overrides[i]) > 40 ? "%.37s..." : "%s", overrides[i]);
+        bool whole = strlen(overrides[i]) <= 40;
+        snprintf(shown, sizeof shown, "%.*s%s", whole ? 40 : 37, overrides[i], whole ? "" : "...");
         snprintf(message, sizeof message, "--set %s: the %s" EXPECTED, shown,
                  strchr(overrides[i], '&') != NULL ? "anchor &a" : "alias *a");
         refuse_bytes(minimal, strlen(minimal), overrides[i], ERROR_ARGUMENT, message);

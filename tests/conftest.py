@@ -47,12 +47,14 @@ def write_sweep(
     order: Sequence[int] | None = None,
     fields: Sequence[str] = FIELDS,
     settings: Sequence[Mapping[str, Any]] | None = None,
+    rows: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write a result file with the layout of README's "The file": flat over runs, dimension scales, CF flags, fill values.
 
     `order` permutes the runs of the grid; `settings` replaces the grid's product. The loss of run r at record s is
     r + s/1000 (so that a test knows every value), the other fields the loss times their place in FIELDS plus 1. Runs
-    without an outcome keep fill values, diverged ones have NaN after the second record.
+    without an outcome keep fill values, diverged ones have NaN after the second record. `rows` gives, by a run's setting,
+    what other values some datasets have: trajectories [steps] by their names, or `phase2_step`.
     """
     grid = {**DEFAULTS, **(axes or {})}
     if settings is None:
@@ -110,12 +112,20 @@ def write_sweep(
         loss = np.arange(runs)[:, None] + np.arange(records)[None, :] / 1000.0
         loss[status == OUTCOMES.index("diverged"), 2:] = np.nan
         loss[~done] = np.nan
+        own = [rows(setting) if rows and done[r] else {} for r, setting in enumerate(settings)]
         for i, name in enumerate(FIELDS):
             if name in fields:
-                put(name, loss * (i + 1), ("run", "step"), f"{name} along the trajectory", np.nan)
+                values = loss * (i + 1)
+                for r, row in enumerate(own):
+                    if name in row:
+                        values[r] = row[name]
+                put(name, values, ("run", "step"), f"{name} along the trajectory", np.nan)
         put("steps_done", np.where(done, steps_done, -1), ("run",), "steps done", -1)
         put("converged_step", np.where(converged, steps_done, -1), ("run",), "first step within tolerance", -1)
-        put("phase2_step", np.where(converged, steps_done // 2, -1), ("run",), "start of phase II", -1)
+        phase2_step = np.where(converged, steps_done // 2, -1)
+        for r, row in enumerate(own):
+            phase2_step[r] = row.get("phase2_step", phase2_step[r])
+        put("phase2_step", phase2_step, ("run",), "start of phase II", -1)
         put("final_error", np.where(done, final_error, np.nan), ("run",), "error at the last step done", np.nan)
         final_loss = np.where(done, np.minimum(final_error, 1e150) ** 2, np.nan)
         put("final_loss", final_loss, ("run",), "loss at the last step done", np.nan)

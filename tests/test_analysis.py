@@ -29,6 +29,7 @@ from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, guard, 
 from sgdmap_analysis import sweep as sweep_module
 from sgdmap_analysis.statistics import convergence, most_frequent, outcome_counts, wilson_interval
 from sgdmap_analysis.sweep import decode_flags
+from sgdmap_analysis.where import choose, choose_box
 
 COMMAND = Path(__file__).resolve().parent.parent / "analysis" / "sgdmap-analysis"
 
@@ -158,7 +159,7 @@ def test_what_kills_hdf5_is_one_clear_line(sweep_file, capsys, monkeypatch, how)
     parent = os.getpid()
     monkeypatch.setattr(guard, "CPU_SECONDS", 1)
     monkeypatch.setattr(sweep_module, "_attributes", act)
-    assert cli.main(["map", str(path)]) == 74
+    assert cli.main(["map", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"sgdmap-analysis: {path}: ") and error.count("\n") == 1
     assert {"crash": "Segmentation fault", "loop": "CPU time limit exceeded", "memory": "allocate", "leave": "without an answer"}[how] in error
@@ -317,7 +318,7 @@ def test_wrong_files_give_one_clear_line(tmp_path, capsys, monkeypatch):
         "foreign": "has no dataset 'dimension'", "cut": "cannot be read: ", "empty": "not HDF5",
     }
     for kind, path in broken_files(tmp_path).items():
-        assert run("map", path) == 74, kind
+        assert run("map", path) == (74 if kind == "missing" else 2), kind
         captured = capsys.readouterr()
         assert captured.out == ""
         line = rf"sgdmap-analysis: {re.escape(str(path))}: [^\n]*{expected[kind]}[^\n]*\n"
@@ -337,6 +338,40 @@ def test_select(sweep_file):
                            ({"link": slice(0, 1)}, "names"), ({"step_size": slice(2, 3)}, "no value of step_size")):
         with pytest.raises(ArgumentError, match=message):
             select(sweep, where)
+
+
+def test_where_is_an_expression(sweep_file):
+    sweep = open_sweep(sweep_file({"dimension": [10, 20, 50], "step_size": np.geomspace(1e-4, 1, 5), "link": ["identity", "none"]}))
+
+    def sizes(*where):
+        box, chosen = choose(sweep, where)
+        return (box.dimension.values.tolist(), np.round(np.log10(box.step_size.values)).astype(int).tolist(),
+                box.link.values.tolist(), chosen)
+
+    both = sorted(sweep.link.values.tolist())
+    assert sizes("dimension==50 and step_size<0.01") == ([50], [-4, -3], both, None)
+    assert sizes("dimension != 50", "step_size=0.01:") == ([10, 20], [-2, -1, 0], both, None)
+    assert sizes("1e-3 <= step_size <= 0.1 and link == none") == ([10, 20, 50], [-3, -2, -1], ["none"], None)
+    assert sizes("not dimension in (10, 20)", "link in ('none',)")[:3] == ([50], [-4, -3, -2, -1, 0], ["none"])
+    assert sizes("0.1 > step_size")[1] == [-4, -3, -2]  # 0.1 itself is not below it, whatever the log range made of it
+    *box, chosen = sizes("dimension==10 and step_size<0.001 or dimension==50 and step_size>0.1")
+    assert box == [[10, 50], [-4, 0], both] and chosen.transpose("dimension", "step_size").values.tolist() == [[True, False], [False, True]]
+    with pytest.raises(ArgumentError, match="not a product of axes"):
+        choose_box(sweep, ["dimension==10 or step_size==1"])
+
+
+@pytest.mark.parametrize("where, message", [
+    ("dimension==11", "dimension has no value 11; it has 10, 20"), ("colour==1", "'colour' is not an axis; the axes are"),
+    ("dimension==10 and dimension==20", "no setting fulfils"), ("dimension<step_size", "not with another axis"),
+    ("link<1", "names"), ("link==1", "compared with a name"), ("dimension==ten", "compared with a number"), ("dimension", "comparison"),
+    ("__import__('os').system('true')==1", "is not an axis"), ("dimension==(lambda: 1)()", "neither a number nor a name"),
+    ("dimension in 10", "after 'in' a list"), ("dimension is 10", "of operators"), ("(" * 500, "neither an expression"),
+    ("dimension==", "neither an expression"), ("", "neither an expression"), ("dimension==10" + " " * 5000, "longer"),
+])
+def test_where_says_what_is_wrong(sweep_file, capsys, where, message):
+    assert run("map", sweep_file({"dimension": [10, 20]}), "--json", "--where", where) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and captured.out == ""
 
 
 # -- Statistics --------------------------------------------------------------------------------------------------------
@@ -568,7 +603,7 @@ def assert_tidy(figure) -> None:
 def test_nothing_overlaps_or_leaves_the_page(realistic_file, arguments):
     parser = cli._parser()
     options = parser.parse_args(["map", str(realistic_file), *arguments])
-    cells = maps.cell_statistics(select(open_sweep(realistic_file), dict(options.where)), "step_size", "init_scale")
+    cells = maps.cell_statistics(choose_box(open_sweep(realistic_file), options.where), "step_size", "init_scale")
     figure = maps.draw_map(cells, "step_size", "init_scale", options.quantity, title=options.title or "",
                            width=options.width, dpi=options.dpi, cell=options.cell)
     assert_tidy(figure)
@@ -912,7 +947,7 @@ def test_where_keeps_some_values(sweep_file, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--x", "colour"], "'colour' is not an axis"), (["--quantity", "loss"], "not one of probability"),
-    (["--where", "dimension"], "is not AXIS=VALUE"), (["--where", "dimension=ten"], "'ten' is not a number"),
+    (["--where", "dimension"], "nor AXIS=VALUE"), (["--where", "dimension=ten"], "'ten' is not a number"),
     (["--where", "dimension=11"], "dimension has no value 11"), (["-o", "map.gif"], ".png, .pdf, .svg"),
     (["--x", "link", "--y", "link"], "both link"), (["--width", "0"], "not a number in"), (["--unknown"], "--unknown"),
     (["--confidence", "95"], "not a number in"),
@@ -935,7 +970,7 @@ def test_a_picture_is_written_whole_or_not_at_all(sweep_file, capsys, tmp_path, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert run("map", path, "-o", tmp_path / "map.png") == 74
     assert capsys.readouterr().err == f"sgdmap-analysis: {tmp_path / 'map.png'}: No space left on device\n"
     assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,7 @@ import os
 # parallel file systems). HDF5 looks at this once, when it is loaded: set it before h5py or netCDF4 come in.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
-from .errors import ArgumentError, SweepError  # noqa: E402
+from .errors import ArgumentError, FileError, SweepError  # noqa: E402
 from .statistics import convergence, outcome_counts, wilson_interval  # noqa: E402
 from .sweep import decode_flags, open_sweep, select  # noqa: E402
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "FileError",
     "SweepError",
     "convergence",
     "decode_flags",

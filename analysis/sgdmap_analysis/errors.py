@@ -1,8 +1,14 @@
-"""The two kinds of trouble that a user can mend, each with the exit status of sgdmap itself."""
+"""The kinds of trouble that a user can mend, each with the exit status of sgdmap itself."""
 
 
 class SweepError(Exception):
-    """A file that cannot be read, written, or is not a result file of sgdmap."""
+    """A file that is not a result file of sgdmap, or not a whole one, or of another version."""
+
+    exit_status = 2
+
+
+class FileError(SweepError):
+    """A file that the system does not let us read or write."""
 
     exit_status = 74
 

@@ -17,7 +17,7 @@ from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
 from . import guard
-from .errors import ArgumentError, SweepError
+from .errors import ArgumentError, FileError, SweepError
 
 # The axes in the order in which sgdmap nests them, the last one fastest.
 AXES = ("dimension", "batch_size", "input", "replicate", "teacher_norm", "link", "step_size", "init_scale")
@@ -135,13 +135,13 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
             high = np.inf if wanted.stop is None else wanted.stop * (1 + np.sign(wanted.stop) * 1e-6)
             index = np.flatnonzero((values >= low) & (values <= high))
             if index.size == 0:
-                raise ArgumentError(f"no value of {axis} lies in that range; it has {_listed(values)}")
+                raise ArgumentError(f"no value of {axis} lies in that range; it has {listed(values)}")
         else:
             found = []
             for value in wanted:
                 match = np.isclose(values, value, rtol=1e-6, atol=0) if numeric else values == value
                 if not match.any():
-                    raise ArgumentError(f"{axis} has no value {value}; it has {_listed(values)}")
+                    raise ArgumentError(f"{axis} has no value {value}; it has {listed(values)}")
                 found.append(int(np.argmax(match)))
             index = np.unique(found)
         sweep = sweep.isel({axis: index})
@@ -153,6 +153,7 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
 
 def _look_first(path: Path) -> None:
     """In a child process, all that HDF5 will be asked for but the values. A SweepError if it does not get through."""
+    _check_regular(path)
     try:
         trouble = guard.call(_walk, path)
     except guard.Died as death:
@@ -195,8 +196,8 @@ def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     return datasets
 
 
-def _open_file(path: Path) -> h5py.File:
-    """The open file, or a SweepError that says in one line why not."""
+def _check_regular(path: Path) -> None:
+    """A FileError with the system's own words where the file cannot be read at all."""
     try:
         if not path.is_file():
             os.stat(path)  # raises if there is nothing at all
@@ -204,7 +205,12 @@ def _open_file(path: Path) -> h5py.File:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise SweepError(f"{path}: {error.strerror}") from error
+        raise FileError(f"{path}: {error.strerror}") from error
+
+
+def _open_file(path: Path) -> h5py.File:
+    """The open file, or a SweepError that says in one line why not."""
+    _check_regular(path)
     if not h5py.is_hdf5(path):
         raise SweepError(f"{path}: not an sgdmap result file: not HDF5")
     try:
@@ -378,7 +384,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip("'\"") or type(error).__name__).splitlines()[0]
 
 
-def _listed(values: np.ndarray) -> str:
+def listed(values: np.ndarray) -> str:
+    """An axis' values for a message, the middle of many left out."""
     shown = [f"{value:.6g}" if np.issubdtype(values.dtype, np.number) else str(value) for value in values]
     return ", ".join(shown if len(shown) <= 12 else [*shown[:5], "...", *shown[-5:]])
 

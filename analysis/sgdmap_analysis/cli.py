@@ -15,7 +15,9 @@ from .errors import ArgumentError, SweepError
 
 # One module each under commands/. The heavy imports (xarray, matplotlib) stand inside their functions, so that -h
 # answers at once.
-COMMANDS = ("map",)
+COMMANDS = (
+    "map",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

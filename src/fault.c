@@ -10,7 +10,10 @@ int fault_at(const char *place, struct error *err)
     static long count; /* the program has one thread */
     const char *fault = getenv("SGDMAP_FAULT"), *trace = getenv("SGDMAP_FAULT_TRACE");
     const char *wanted = getenv("SGDMAP_FAULT_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    const char *named = getenv("SGDMAP_FAULT_PLACE");
     if (wanted != NULL && strcmp(wanted, rank != NULL ? rank : "0") != 0)
+        return 0;
+    if (named != NULL && strcmp(named, place) != 0)
         return 0;
     ++count;
     if (trace != NULL) {

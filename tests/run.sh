@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs, builds and runs all tests.
 #
-#   bash tests/run.sh              everything: tests, formatting, lint, the unit and mpi suites under ASan and UBSan, and
-#                                  the config reader under libFuzzer for a minute
+#   bash tests/run.sh              everything: tests, formatting, lint, the unit suite and a sample of the mpi suite under
+#                                  ASan and UBSan, and the config reader under libFuzzer for a minute
 #   bash tests/run.sh --quick      the tests alone
 #   bash tests/run.sh --valgrind   the unit suite, and the result file at 1 and 3 ranks, under valgrind: a quarter of an hour
 #
-# SGDMAP_FUZZ_SECONDS, SGDMAP_KILLS, SGDMAP_HOSTILE_FILES and SGDMAP_ALL_FAULTS in the environment make the campaigns longer.
+# SGDMAP_FUZZ_SECONDS, SGDMAP_KILLS, SGDMAP_HOSTILE_FILES and SGDMAP_ALL_FAULTS in the environment make the campaigns longer;
+# SGDMAP_SAMPLE=1 takes all of the mpi suite under the sanitizers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . jobs/packages.sh
@@ -15,7 +16,7 @@ case "${1:-}" in
   "") ;;
   --quick) what=quick ;;
   --valgrind) what=valgrind ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' tests/run.sh; [ "$1" = "-h" ] || [ "$1" = "--help" ] && exit 0 || exit 2 ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' tests/run.sh; [ "$1" = "-h" ] || [ "$1" = "--help" ] && exit 0 || exit 2 ;;
 esac
 # shellcheck disable=SC2086
 install_packages $SGDMAP_PACKAGES_BUILD $SGDMAP_PACKAGES_TEST
@@ -57,16 +58,21 @@ if [ "$what" = all ]; then
     src tests/*.c tests/bench/*.c tests/fuzz/*.c
   # The compiler's warnings are for the code as it is, not as the sanitizers change it: GCC then warns of what cannot be.
   build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dwerror=false
-  step "unit and mpi under ASan and UBSan" \
-    env ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-    meson test -C build-sanitize --suite unit --suite mpi --print-errorlogs -t 4
+  sanitized() {
+    SGDMAP_SAMPLE=${SGDMAP_SAMPLE:-3} SGDMAP_HOSTILE_FILES=${SGDMAP_HOSTILE_FILES:-16} \
+      ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+      meson test -C build-sanitize --print-errorlogs -t 4 "$@"
+  }
+  step "unit under ASan and UBSan" sanitized --suite unit
+  # One rank and three: two and four find the same.
+  step "mpi under ASan and UBSan" sanitized --logbase testlog-mpi comm-1 comm-3 store-1 store-3 file sweep faults hostile
   CC=clang build build-fuzz -Dfuzz=true --buildtype=debugoptimized
   step "fuzzing of the config reader" \
     meson test -C build-fuzz --suite fuzz --print-errorlogs --test-args="-max_total_time=${SGDMAP_FUZZ_SECONDS:-60}"
 fi
 
 # "N passed, M failed" over all meson runs.
-count() { cat build*/meson-logs/testlog.json 2>/dev/null | grep -o "\"result\": \"$1\"" | wc -l; }
+count() { cat build*/meson-logs/testlog*.json 2>/dev/null | grep -o "\"result\": \"$1\"" | wc -l; }
 echo "$(count OK) passed, $(($(count FAIL) + $(count TIMEOUT) + $(count ERROR))) failed"
 
 if [ ${#failures[@]} -gt 0 ]; then

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 PROGRAM = os.environ["SGDMAP"]
-FILES = int(os.environ.get("SGDMAP_HOSTILE_FILES", "160"))
+FILES = int(os.environ.get("SGDMAP_HOSTILE_FILES", "80"))
 SEED = int(os.environ.get("SGDMAP_HOSTILE_SEED", "1"))
 ASAN = "libasan" in subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout
 MEMORY = 1 << (31 if ASAN else 29)  # bytes, resident

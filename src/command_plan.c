@@ -13,10 +13,11 @@
 
 static void usage(void)
 {
-    puts("usage: sgdmap plan CONFIG [--ranks N] [--calibrate] [--set KEY=VALUE]…\n\n"
+    puts("usage: sgdmap plan CONFIG [--ranks N] [--calibrate] [--json] [--set KEY=VALUE]…\n\n"
          "Lists the axes, the runs and groups, the time, the memory a rank and the size of the file.\n\n"
          "      --ranks N         also the wall time and the parallel efficiency on N ranks\n"
          "      --calibrate       measures this machine's core first, for about 2 s\n"
+         "      --json            the numbers for a program: s, bytes\n"
          "      --set KEY=VALUE   override a value of CONFIG: --set grid.step_size=0.01\n"
          "  -h, --help            this text\n\n"
          "Times are those of a core of the reference machine (or, calibrated, of this one) if no run ends "
@@ -114,67 +115,94 @@ static int calibrate(const struct config *config, const struct grid *grid, doubl
 /* Some seconds of simulation. With more groups than that a rank has so many that shares are even anyway. */
 enum { SIMULATED_GROUPS_MAX = 20 * 1000 * 1000 };
 
+/* What a config would cost; of `ranks` only if there are some. */
+struct forecast {
+    double cost;   /* s of one core */
+    double memory; /* bytes a rank */
+    double file;   /* bytes */
+    int64_t ranks;
+    bool played;                     /* the schedule was played through, `schedule` is set */
+    struct simulate_result schedule; /* else its `wall` alone, in even shares */
+};
+
 static int plan(const struct config *config, const struct grid *grid, int64_t ranks, bool calibrated,
-                struct error *err)
+                struct forecast *ret, struct error *err)
 {
     double *factors = calloc((size_t)grid->block_count, sizeof *factors);
     if (factors == NULL)
         return error_set(err, ERROR_MEMORY, "plan: out of memory");
     for (int64_t b = 0; b < grid->block_count; ++b)
         factors[b] = 1;
+    struct forecast forecast = {.memory = (double)grid_memory(grid),
+                                .file = (double)store_file_size(config, grid),
+                                .ranks = ranks,
+                                .played = ranks > 0 && grid->group_count <= SIMULATED_GROUPS_MAX};
     int code = calibrated ? calibrate(config, grid, factors, err) : 0;
-    double cost = 0;
     for (int64_t b = 0; b < grid->block_count; ++b) {
         const struct grid_block *block = &grid->blocks[b];
-        cost += factors[b] * block->run_cost * (double)grid->family_runs * (double)block->family_count;
+        forecast.cost +=
+            factors[b] * block->run_cost * (double)grid->family_runs * (double)block->family_count;
     }
-    if (code == 0) {
-        char time[COMMAND_TEXT_SIZE], bytes[COMMAND_TEXT_SIZE];
-        printf("%s\n", config->title);
-        print_axes(config);
-        printf("%lld runs of %lld steps, %lld records each, in %lld groups\n", (long long)grid->run_count,
-               (long long)config->steps, (long long)config->record_count, (long long)grid->group_count);
-        command_duration(cost, time);
-        printf("time of one core   %s (%.3g core-hours)%s\n", time, cost / 3600,
-               calibrated ? ", calibrated here" : "");
-        command_bytes((double)grid_memory(grid), bytes);
-        printf("memory a rank      %s\n", bytes);
-        command_bytes((double)store_file_size(config, grid), bytes);
-        printf("size of the file   %s\n", bytes);
-    }
-    if (code == 0 && ranks > 0 && grid->group_count > SIMULATED_GROUPS_MAX) {
-        char time[COMMAND_TEXT_SIZE];
-        command_duration(cost / (double)ranks, time);
-        printf(
-            "on %lld rank%s        %s in even shares; the schedule of so many groups is not played through\n",
-            (long long)ranks, ranks == 1 ? " " : "s", time);
-    } else if (code == 0 && ranks > 0) {
-        struct simulate_result result;
-        char time[COMMAND_TEXT_SIZE];
-        code = simulate_sweep(grid, factors, ranks, &simulate_defaults, &result, err);
-        if (code == 0) {
-            command_duration(result.wall, time);
-            printf("on %lld rank%s        %s, parallel efficiency %.1f %%; rank 0 spends %.2g %% of its time "
-                   "on messages\n",
-                   (long long)ranks, ranks == 1 ? " " : "s", time, 100 * result.efficiency,
-                   100 * result.master);
-        }
-    }
+    if (code == 0 && forecast.played)
+        code = simulate_sweep(grid, factors, ranks, &simulate_defaults, &forecast.schedule, err);
+    else if (ranks > 0)
+        forecast.schedule.wall = forecast.cost / (double)ranks;
+    if (code == 0)
+        *ret = forecast;
     free(factors);
     return code;
 }
 
+static void print_text(const struct config *config, const struct grid *grid, const struct forecast *f,
+                       bool calibrated)
+{
+    char text[COMMAND_TEXT_SIZE];
+    printf("%s\n", config->title);
+    print_axes(config);
+    printf("%lld runs of %lld steps, %lld records each, in %lld groups\n", (long long)grid->run_count,
+           (long long)config->steps, (long long)config->record_count, (long long)grid->group_count);
+    command_duration(f->cost, text);
+    printf("time of one core   %s (%.3g core-hours)%s\n", text, f->cost / 3600,
+           calibrated ? ", calibrated here" : "");
+    command_bytes(f->memory, text);
+    printf("memory a rank      %s\n", text);
+    command_bytes(f->file, text);
+    printf("size of the file   %s\n", text);
+    if (f->ranks == 0)
+        return;
+    command_duration(f->schedule.wall, text);
+    printf("on %lld rank%s        %s", (long long)f->ranks, f->ranks == 1 ? " " : "s", text);
+    if (f->played)
+        printf(", parallel efficiency %.1f %%; rank 0 spends %.2g %% of its time on messages\n",
+               100 * f->schedule.efficiency, 100 * f->schedule.master);
+    else
+        printf(" in even shares; the schedule of so many groups is not played through\n");
+}
+
+/* One flat object on one line: also a shell script can take a number from it. */
+static void print_json(const struct config *config, const struct grid *grid, const struct forecast *f)
+{
+    printf("{\"runs\": %lld, \"groups\": %lld, \"steps\": %lld, \"core_seconds\": %.6g, "
+           "\"memory_bytes_per_rank\": %.0f, \"file_bytes\": %.0f",
+           (long long)grid->run_count, (long long)grid->group_count, (long long)config->steps, f->cost,
+           f->memory, f->file);
+    if (f->ranks > 0)
+        printf(", \"ranks\": %lld, \"wall_seconds\": %.6g", (long long)f->ranks, f->schedule.wall);
+    if (f->played)
+        printf(", \"efficiency\": %.6g", f->schedule.efficiency);
+    printf("}\n");
+}
+
 int command_plan(int argc, char **argv)
 {
-    static const struct option options[] = {{"ranks", required_argument, NULL, 'r'},
-                                            {"calibrate", no_argument, NULL, 'c'},
-                                            {"set", required_argument, NULL, 's'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"ranks", required_argument, NULL, 'r'}, {"calibrate", no_argument, NULL, 'c'},
+        {"json", no_argument, NULL, 'j'},        {"set", required_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},        {0}};
     const char **overrides = calloc((size_t)argc, sizeof *overrides);
     size_t override_count = 0;
     int64_t ranks = 0;
-    bool calibrated = false;
+    bool calibrated = false, json = false;
     struct error unknown = {0};
     int status = command_check_options(argc, argv, options, &unknown) != 0 ? command_fail(&unknown) : -1;
     opterr = 0;
@@ -188,6 +216,9 @@ int command_plan(int argc, char **argv)
             break;
         case 'c':
             calibrated = true;
+            break;
+        case 'j':
+            json = true;
             break;
         case 's':
             if (overrides != NULL)
@@ -215,7 +246,12 @@ int command_plan(int argc, char **argv)
         if (code == 0) {
             code = grid_expand(&config, &grid, &err);
             if (code == 0) {
-                code = plan(&config, &grid, ranks, calibrated, &err);
+                struct forecast forecast;
+                code = plan(&config, &grid, ranks, calibrated, &forecast, &err);
+                if (code == 0 && json)
+                    print_json(&config, &grid, &forecast);
+                else if (code == 0)
+                    print_text(&config, &grid, &forecast, calibrated);
                 grid_done(&grid);
             }
             config_done(&config);

@@ -550,6 +550,26 @@ def test_plan_of_a_sweep_beyond_simulation(config):
     assert result.returncode == 0 and "even shares" in result.stdout
 
 
+def test_plan_for_a_program(config, reference):
+    """--json: the numbers of the text, without their units."""
+    plain = json.loads(sgdmap("plan", config, "--json").stdout)
+    assert plain["runs"] == 576 and plain["steps"] == 300 and plain["groups"] > 0
+    assert abs(plain["file_bytes"] - reference.stat().st_size) < 0.6e6
+    assert not {"ranks", "wall_seconds", "efficiency"} & plain.keys()
+    result = sgdmap("plan", config, "--ranks", 3, "--json")
+    assert result.returncode == 0 and result.stdout.count("\n") == 1, "one line"
+    with_ranks = json.loads(result.stdout)
+    assert with_ranks["ranks"] == 3 and 0 < with_ranks["efficiency"] <= 1
+    assert {name: with_ranks[name] for name in plain} == plain
+    assert with_ranks["core_seconds"] / 3 <= with_ranks["wall_seconds"]
+    assert sgdmap("plan", config, "--json", "--calibrate").returncode == 0
+    # Beyond the simulation the time is in even shares, and there is no efficiency.
+    axis = "={linear: [0.1, 1], count: 500000}"
+    many = sgdmap("plan", config, "--ranks", 1000, "--json", "--set", "grid.step_size" + axis, "--set", "grid.init_scale" + axis)
+    even = json.loads(many.stdout)
+    assert "efficiency" not in even and even["wall_seconds"] == pytest.approx(even["core_seconds"] / 1000, rel=1e-4)
+
+
 def test_plan_tells_the_size_of_the_file(config, reference):
     with_unit = [line for line in sgdmap("plan", config).stdout.splitlines() if "size of the file" in line][0].split()[-2:]
     size = float(with_unit[0]) * {"kB": 1e3, "MB": 1e6}[with_unit[1]]

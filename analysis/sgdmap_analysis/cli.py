@@ -16,6 +16,7 @@ from .errors import ArgumentError, SweepError
 # One module each under commands/. The heavy imports (xarray, matplotlib) stand inside their functions, so that -h
 # answers at once.
 COMMANDS = (
+    "boundary",
     "map",
 )
 

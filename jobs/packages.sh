@@ -67,3 +67,6 @@ build() {
 if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+# Where a rank is killed, mpirun (Open MPI 4.1 with PMIx 4.2) now and then waits for ever for a lock that the dead rank holds
+# in shared memory; "hash" does without that memory. https://github.com/openpmix/openpmix/issues/1233
+export PMIX_MCA_gds=${PMIX_MCA_gds:-hash}

@@ -853,6 +853,113 @@ def test_large_meshes_are_images_in_vector_files(sweep_file, tmp_path, monkeypat
     assert not sizes[0][1] and sizes[1][1] and sizes[1][0] < sizes[0][0]
 
 
+# -- Length of phase I, and how sure the boundary is ---------------------------------------------------------------------
+
+PHASE1 = {"replicate": range(4), "step_size": [1e-3, 1e-2, 1e-1], "init_scale": [0.0, 1.0, 2.0]}
+
+
+def phase1_file(sweep_file) -> Path:
+    """By step size: phase I of 10, 20, 30 steps and once none; one phase II of four; divergence, once after a phase II."""
+    def model(setting):
+        if setting["step_size"] == 1e-1:
+            return ("stalled" if setting["replicate"] == 0 else "diverged"), 1000, 0.5
+        return ("converged" if setting["step_size"] == 1e-3 else "unfinished"), 1000, 1e-4
+
+    def rows(setting):
+        replicate = setting["replicate"]
+        reached = {1e-3: [10, 20, 30, -1], 1e-2: [70, -1, -1, -1], 1e-1: [-1, 5, -1, -1]}
+        return {"phase2_step": reached[setting["step_size"]][replicate]}
+
+    return sweep_file(PHASE1, model, rows=rows)
+
+
+def test_the_length_of_phase_one(sweep_file, capsys):
+    path = phase1_file(sweep_file)
+    assert run("map", path, "--json", "--quantity", "phase1") == 0
+    [panel] = json.loads(capsys.readouterr().out)["panels"]
+    # The run that diverged after a phase II has none that counts.
+    assert panel["phase1"] == [[20, 70, None]] * 3 and panel["phase2_k"] == [[3, 1, 0]] * 3
+    low, high = wilson_interval([3, 1, 0], 4)
+    np.testing.assert_allclose(panel["phase2_low"], [low] * 3)
+    np.testing.assert_allclose(panel["phase2_high"], [high] * 3)
+
+    cells = maps.cell_statistics(open_sweep(path), "step_size", "init_scale")
+    image = maps.layer("phase1", cells).image.squeeze().values
+    expected = [maps.PHASE1_STEPS(0.5)[:3], to_rgb(style.NEITHER), to_rgb(style.OUTCOME_COLOURS["diverged"])]
+    np.testing.assert_allclose(image[..., :3], [expected] * 3, atol=2e-2)
+    assert (image[..., 3] == 1).all()
+    words = {text.get_text() for text in maps.draw_map(cells, "step_size", "init_scale", ["phase1"]).texts}
+    assert {"diverged", "no phase II", "Median length of phase I"} <= words
+
+
+def test_a_file_without_phases_has_no_length_of_them(sweep_file, capsys):
+    path = sweep_file()
+    with h5py.File(path, "r+") as file:
+        del file["phase2_step"]
+    for arguments in (["--json"], ["-o", path.with_suffix(".png")]):
+        assert run("map", path, "--quantity", "phase1", *arguments) == 2
+        assert capsys.readouterr().err == "sgdmap-analysis: phase1: the file has no 'phase2_step'\n"
+    assert run("map", path, "--json") == 0
+
+
+def steps_down(setting):
+    """Converges in 8, 8, 4, 0 and 0 of 8 replicates, by step size."""
+    limit = {1e-4: 8, 1e-3: 8, 1e-2: 4, 1e-1: 0, 1.0: 0}[float(f"{setting['step_size']:.6g}")]
+    return ("converged" if setting["replicate"] < limit else "stalled"), 100, 1e-4
+
+
+@pytest.mark.parametrize("replicates, lines", [(8, 3), (2, 1), (1, 1)])
+def test_the_boundary_s_uncertainty_is_drawn(sweep_file, replicates, lines):
+    grid = {"step_size": np.geomspace(1e-4, 1, 5), "init_scale": [0.0, 1.0, 2.0], "replicate": range(replicates)}
+    cells = maps.cell_statistics(open_sweep(sweep_file(grid, steps_down)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", ["probability"])
+    [panel] = [ax for ax in figure.axes if ax.get_label().startswith("panel")]
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert len(panel.lines) == lines and ("dashed" in words) == (lines == 3)
+    # Two runs never tell the side of 1/2: their interval is [0.34, 1] at best.
+    assert ("no cell has enough runs" in words) == (replicates == 2)
+    if lines == 3:
+        # Each where the bound, a straight line over the logarithm between two cells, crosses 1/2.
+        low, high = wilson_interval([8, 4, 0], 8)
+        at_low = -3 + (low[0] - 0.5) / (low[0] - low[1])
+        at_high = -2 + (high[1] - 0.5) / (high[1] - high[2])
+        for line, at in zip(panel.lines, (at_low, at_high, -2)):
+            np.testing.assert_allclose(np.log10(line.get_xdata()), at)
+            assert line.is_dashed() == (line is not panel.lines[2])
+    for quantity, cell, count in (("probability", 20, 0), ("final_error", 20, 0), ("final_error", None, 1)):
+        other = maps.draw_map(cells, "step_size", "init_scale", [quantity], cell=cell)
+        assert [len(ax.lines) for ax in other.axes if ax.get_label().startswith("panel")] == [count]
+        assert "dashed" not in " ".join(text.get_text() for text in other.texts)
+
+
+def test_cells_without_a_result_do_not_widen_the_boundary(sweep_file):
+    # Their interval is [0, 1], which must not be drawn as if it had been measured.
+    def model(setting):
+        return ("pending", 0, 0.0) if setting["step_size"] > 5e-3 else ("converged", 100, 1e-4)
+
+    grid = {"step_size": np.geomspace(1e-4, 1, 5), "init_scale": [0.0, 1.0, 2.0], "replicate": range(8)}
+    cells = maps.cell_statistics(open_sweep(sweep_file(grid, model)), "step_size", "init_scale")
+    figure = maps.draw_map(cells, "step_size", "init_scale", ["probability"])
+    assert not any(ax.lines for ax in figure.axes if ax.get_label().startswith("panel"))
+
+
+def test_stalled_and_unfinished_are_kept_apart(sweep_file, capsys):
+    def model(setting):
+        return ("stalled" if setting["step_size"] < 5e-3 else "unfinished"), 1000, 0.5
+
+    path = sweep_file({"step_size": [1e-3, 1e-2], "replicate": range(4)}, model)
+    assert run("map", path, "--json") == 0
+    [panel] = json.loads(capsys.readouterr().out)["panels"]
+    assert panel["most_frequent"] == [["stalled", "unfinished"]] * 2
+    assert panel["counts"]["stalled"] == [[4, 0]] * 2 and panel["counts"]["unfinished"] == [[0, 4]] * 2
+    picture = drawn(path, "--quantity", "outcome", "--title", "")
+    for outcome in ("stalled", "unfinished"):
+        assert share_of(picture, style.OUTCOME_COLOURS[outcome]) > 0.1
+    cells = maps.cell_statistics(open_sweep(path), "step_size", "init_scale")
+    words = {text.get_text() for text in maps.draw_map(cells, "step_size", "init_scale", ["outcome"]).texts}
+    assert {"stalled", "unfinished"} <= words
+
+
 # -- Colours -----------------------------------------------------------------------------------------------------------
 
 # G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, IEEE Trans. Vis. Comput. Graph. 15 (2009) 1291: severity 1,
@@ -901,7 +1008,15 @@ def test_steps_to_convergence_and_divergence_are_told_apart(deficiency):
         assert min(np.linalg.norm(ramp - blank, axis=-1).min() for ramp in (converged, diverged)) > 15
 
 
-@pytest.mark.parametrize("cmap", [style.PROBABILITY, style.CONVERGENCE_STEPS, style.DIVERGENCE_STEPS])
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_lengths_of_phase_one_are_told_from_all_else(deficiency):
+    matrix = DEFICIENCIES[deficiency]
+    lengths = cielab(np.asarray(maps.PHASE1_STEPS.colors), matrix)
+    for other in (style.OUTCOME_COLOURS["diverged"], style.NEITHER, style.NO_DATA):
+        assert np.linalg.norm(lengths - cielab(np.array([to_rgb(other)]), matrix), axis=-1).min() > 20
+
+
+@pytest.mark.parametrize("cmap", [style.PROBABILITY, style.CONVERGENCE_STEPS, style.DIVERGENCE_STEPS, maps.PHASE1_STEPS])
 def test_ramps_are_uniform_and_monotone(cmap):
     lab = cielab(np.asarray(cmap.colors))
     steps = np.linalg.norm(np.diff(lab, axis=0), axis=1)

@@ -27,10 +27,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from . import style
 from .errors import ArgumentError
-from .statistics import convergence, most_frequent, outcome_counts
+from .statistics import convergence, most_frequent, outcome_counts, wilson_interval
 from .sweep import AXES, FINAL_OUTCOMES, flag_codes, has_outcome
 
-QUANTITIES = ("probability", "outcome", "final_error", "steps")
+QUANTITIES = ("probability", "outcome", "final_error", "steps", "phase1")
 
 # Drawing more small multiples than this helps nobody.
 MAX_PANELS = 64
@@ -155,9 +155,12 @@ def cell_statistics(sweep: xr.Dataset, x: str, y: str, confidence: float = 0.95)
     """Everything a map can show, over replicates (unless they are an axis of the map).
 
     Returns a Dataset [other axes, y, x] of `counts` [outcome, ...]; `n`, `k`, `probability`, `low`, `high` (see
-    `statistics.convergence`); `most_frequent`, `share` (see `statistics.most_frequent`); and three medians over
+    `statistics.convergence`); `most_frequent`, `share` (see `statistics.most_frequent`); and medians over
     replicates: `final_error` of the runs with an outcome, infinite for those that diverged; `converged_step` of the runs that
-    converged; `diverged_step`, the steps done by those that diverged. Medians are NaN where there is no such run.
+    converged; `diverged_step`, the steps done by those that diverged; `phase1`, the length of phase I in steps, of the runs that
+    reached phase II and did not diverge. Medians are NaN where there is no such run. `phase2_k` counts the runs behind
+    `phase1`, out of `n`; `phase2_low`, `phase2_high` are Wilson's interval of their share. `phase1` and these are left out where
+    the file has no `phase2_step`.
     """
     over = tuple(name for name in ("replicate",) if name not in (x, y))
     counts = outcome_counts(sweep.status, over)
@@ -172,6 +175,12 @@ def cell_statistics(sweep: xr.Dataset, x: str, y: str, confidence: float = 0.95)
         "converged_step": sweep.converged_step.where(converged),
         "diverged_step": sweep.steps_done.where(diverged),
     }
+    if "phase2_step" in sweep:
+        # A run that met the conditions for a few records and then diverged had no phase II: nothing converged in it.
+        results["phase1"] = sweep.phase2_step.where(has_outcome(sweep.status) & ~diverged)
+        cells["phase2_k"] = results["phase1"].notnull().sum(over)
+        low, high = wilson_interval(cells.phase2_k.values, cells.n.values, confidence)
+        cells["phase2_low"], cells["phase2_high"] = cells.n.copy(data=low), cells.n.copy(data=high)
     for name, result in results.items():
         cells[name] = _median(result, over)
     others = [name for name in AXES if name not in (x, y, *over)]
@@ -192,8 +201,15 @@ def _median(values: xr.DataArray, over: tuple[str, ...]) -> xr.DataArray:
     return values.isel({over[0]: 0}, drop=True).copy(data=median)
 
 
+def check_quantities(cells: xr.Dataset, quantities: Sequence[str]) -> None:
+    """An ArgumentError where the file has nothing to draw one of them from."""
+    if "phase1" in quantities and "phase1" not in cells:
+        raise ArgumentError("phase1: the file has no 'phase2_step'")
+
+
 def map_numbers(cells: xr.Dataset, x: str, y: str, quantities: Sequence[str]) -> dict[str, Any]:
     """What the map shows as plain numbers, ready for JSON: arrays are [y][x], NaN and infinity are None."""
+    check_quantities(cells, quantities)
     facets = [name for name in cells.n.dims if name not in (x, y)]
 
     def plain(array: xr.DataArray) -> Any:
@@ -209,6 +225,7 @@ def map_numbers(cells: xr.Dataset, x: str, y: str, quantities: Sequence[str]) ->
     names = ["n", "k", "probability", "low", "high", "most_frequent", "share"]
     names += [name for name in ("final_error",) if name in quantities]
     names += [name for name in ("converged_step", "diverged_step") if "steps" in quantities]
+    names += [name for name in ("phase1", "phase2_k", "phase2_low", "phase2_high") if "phase1" in quantities]
     panels = []
     for place in itertools.product(*(range(cells.sizes[name]) for name in facets)):
         panel = cells.isel(dict(zip(facets, place)))
@@ -270,6 +287,8 @@ class Layer:
         RGBA DataArray [other axes, y, x, rgba].
     contour, contour_note
         Whether the line of probability 1/2 belongs on it, and what the key says of the line.
+    bounds
+        Whether the lines on which an end of the probability's interval is 1/2 belong on it too.
     """
 
     title: str
@@ -279,23 +298,34 @@ class Layer:
     note: str
     contour: bool
     contour_note: str = ""
+    bounds: bool = False
 
     def without_contour(self) -> Layer:
-        return replace(self, contour=False, contour_note="", bars=[replace(bar, mark=None) for bar in self.bars])
+        return replace(self, contour=False, contour_note="", bounds=False, bars=[replace(bar, mark=None) for bar in self.bars])
 
 
 def layer(quantity: str, cells: xr.Dataset) -> Layer:
     """The colours and the key of a quantity; see QUANTITIES."""
-    painters = {"probability": _probability, "outcome": _outcome, "final_error": _final_error, "steps": _steps}
+    painters = {"probability": _probability, "outcome": _outcome, "final_error": _final_error, "steps": _steps,
+                "phase1": _phase1}
+    check_quantities(cells, [quantity])
     image, bars, swatches, note, contour = painters[quantity](cells)
     titles = {
         "probability": "Probability of convergence",
         "outcome": "Outcome" if cells.n.max() <= 1 else "Most frequent outcome",
         "final_error": "Final error" if cells.n.max() <= 1 else "Median final error",
         "steps": "Steps to convergence or divergence",
+        "phase1": "Length of phase I" if cells.n.max() <= 1 else "Median length of phase I",
     }
+    contour_note = "line: probability of convergence 1/2" if quantity == "final_error" else ""
+    # Only where the probability itself is drawn: elsewhere the lines would hide the colours they do not explain.
+    bounds = quantity == "probability" and bool(cells.n.max() > 1)
+    if bounds:
+        decided = ((cells.low >= 0.5) | (cells.high < 0.5)) & (cells.n > 0)
+        contour_note = ("line: 1/2; dashed: where an end of the interval is 1/2"
+                        if decided.any() else "line: 1/2; no cell has enough runs to tell its side of it")
     return Layer(titles[quantity], xr.DataArray(image, dims=(*cells.n.dims, "rgba")), bars, swatches, note, contour,
-                 "line: probability of convergence 1/2" if quantity == "final_error" else "")
+                 contour_note, bounds)
 
 
 def _nothing(cells: xr.Dataset) -> list[Swatch]:
@@ -391,6 +421,36 @@ def _steps(cells: xr.Dataset) -> tuple:
     notes += ["median of the runs of the most frequent outcome"] if cells.n.max() > 1 else []
     note = "; ".join(notes)
     return image, bars, swatches + _nothing(cells), note, False
+
+
+# From dark (short) to pale, and not so pale that a long phase I looks like none.
+PHASE1_STEPS = style.ramp("sgdmap_phase1", ["#2a0a4a", "#31688e", "#35b779", "#a6e08a"])
+
+
+def _phase1(cells: xr.Dataset) -> tuple:
+    """Each cell in the colour of the most frequent of three: reached phase II, did not, diverged.
+
+    Ties go to divergence, then to no phase II: what has the colour of a length reached phase II in more than half of the
+    runs that did not diverge.
+    """
+    diverged = cells["counts"].sel(outcome="diverged").transpose(*cells.n.dims).values
+    reached = cells.phase2_k.values
+    never = cells.n.values - diverged - reached
+    known = cells.n.values > 0
+    is_diverged = known & (diverged >= np.maximum(never, reached))
+    is_never = known & ~is_diverged & (never >= reached)
+    is_reached = known & ~is_diverged & ~is_never
+
+    length = cells.phase1.values
+    norm = _log_norm(length[is_reached], 3.0)
+    colours = _log_colours(np.where(is_reached, length, norm.vmin), PHASE1_STEPS, norm)
+    colours[is_diverged] = to_rgb(style.OUTCOME_COLOURS["diverged"])
+    colours[is_never] = to_rgb(style.NEITHER)
+    bars = [ColourBar(PHASE1_STEPS, norm, "steps of phase I")] if is_reached.any() else []
+    swatches = [Swatch("diverged", _single("diverged"))] if is_diverged.any() else []
+    swatches += [Swatch("no phase II", np.array([to_rgb(style.NEITHER)]))] if is_never.any() else []
+    note = "median of runs with phase II, where most have it" if cells.n.max() > 1 else ""
+    return _over_failed(colours, known, cells), bars, swatches + _nothing(cells), note, False
 
 
 # -- Layout ------------------------------------------------------------------------------------------------------------
@@ -536,6 +596,8 @@ class _Sheet:
         self.cells = cells
         self.x, self.y = Axis.of(x, cells[x].values), Axis.of(y, cells[y].values)
         self.layers = [layer(quantity, self.cells) for quantity in quantities]
+        if not _interpolates(self.x, self.y):
+            self.layers = [block.without_contour() for block in self.layers]
         self.facets = facets(self.cells, x, y)
         self.title = title
         self.vector = vector
@@ -608,6 +670,13 @@ class _Sheet:
                 mesh.set_linewidth(0.15)
         ax.set_xlim(self.x.edges[[0, -1]])
         ax.set_ylim(self.y.edges[[0, -1]])
+        if block.bounds:
+            # The lower end is 1/2 where the probability is high and its blue dark, the upper one where it is pale.
+            for bound, colour in (("low", "white"), ("high", style.INK)):
+                values = self.cells[bound].where(self.cells.n > 0).isel(place).values
+                for line_x, line_y in half_contour(self.x, self.y, values):
+                    ax.plot(line_x, line_y, color=colour, linewidth=0.5, linestyle=(0, (3.2, 1.8)), zorder=2.5,
+                            dash_capstyle="butt")
         if block.contour:
             for line_x, line_y in half_contour(self.x, self.y, self.cells.probability.isel(place).values):
                 ax.plot(line_x, line_y, color=style.INK, linewidth=0.8, solid_capstyle="butt", zorder=3,
@@ -967,13 +1036,18 @@ def _ground(ax: Axes) -> None:
                            hatch="//////", linewidth=0, zorder=0.5))
 
 
+def _interpolates(x: Axis, y: Axis) -> bool:
+    """Whether something lies between neighbouring cells, so that a line between them has a meaning."""
+    return "categorical" not in (x.scale, y.scale) and min(x.values.size, y.values.size) >= 3
+
+
 def half_contour(x: Axis, y: Axis, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Lines (x, y) along which the probability [y, x], interpolated between the centres of cells, is 1/2.
 
     Empty where it has no meaning: an axis of names or with too few values to interpolate, or the same side of 1/2
     everywhere.
     """
-    if "categorical" in (x.scale, y.scale) or min(probability.shape) < 3:
+    if not _interpolates(x, y):
         return []
     known = probability[np.isfinite(probability)]
     if known.size == 0 or known.min() >= 0.5 or known.max() < 0.5:

@@ -19,11 +19,15 @@ def add_parser(commands: Any) -> None:
             the other axes, statistics over the replicates.
 
             quantities:
-              probability  runs that converged / runs with an outcome, with the line where it is 1/2.
+              probability  runs that converged / runs with an outcome, with the line where it is 1/2, and
+                           dashed the lines where an end of its Wilson interval is 1/2 (with replicates).
                            Pending, running and failed runs count neither for nor against.
               outcome      the most frequent of converged, diverged, stalled, unfinished
               final_error  median of the error at the last step; diverged runs count as infinite
               steps        median steps to convergence where runs converge, to divergence where they diverge
+              phase1       median length of phase I in steps, of the runs that reached phase II and did not
+                           diverge; the colour of a cell is that of the most frequent of phase II reached,
+                           no phase II, and diverged
 
             cells and pixels:
               With --cell, and by default in a .png of a map with more cells than its panels would have pixels,

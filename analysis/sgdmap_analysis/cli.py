@@ -18,6 +18,8 @@ from .errors import ArgumentError, SweepError
 COMMANDS = (
     "boundary",
     "map",
+    "report",
+    "serve",
 )
 
 

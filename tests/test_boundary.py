@@ -65,6 +65,13 @@ def test_quantiles_are_those_of_the_tables():
                                [12.706, 4.303, 3.182, 2.571, 2.228, 1.984], atol=6e-4)
     np.testing.assert_allclose(student_t_quantile(0.75, np.array([1.0])), [1.0], atol=1e-12)
     np.testing.assert_allclose(f_tail([161.448, 3.708, 4.103], [1, 3, 2], [1, 10, 10]), 0.05, atol=2e-5)
+    # And the closed forms: t with 1, 2 and (by 2t^2/(4 + t^2) = v, 1 - 2 tail = sqrt(v/2)(3 - v/2)/2) 4 degrees, F with 2.
+    np.testing.assert_allclose(student_t_quantile(0.975, np.array([1, 2])),
+                               [math.tan(0.475 * math.pi), 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))], rtol=1e-11)
+    v = 2 * student_t_quantile(0.9, 4.0) ** 2 / (4 + student_t_quantile(0.9, 4.0) ** 2)
+    assert math.sqrt(v / 2) * (3 - v / 2) / 2 == pytest.approx(0.8, rel=1e-11)
+    for value, degrees in itertools.product((0.3, 1, 2.5, 7), (1.5, 4, 60)):
+        assert f_tail(value, 2, degrees) == pytest.approx((1 + 2 * value / degrees) ** (-degrees / 2), rel=1e-11)
 
 
 # -- The fit -----------------------------------------------------------------------------------------------------------
@@ -97,28 +104,19 @@ def test_fits_are_at_the_top_of_the_likelihood():
         assert abs(at_c[best] - c[i]) < 0.06 and abs(math.log(at_w[best] / w[i])) < 0.05
 
 
-def test_much_data_give_the_logistic_regression_of_another_program():
-    import torch
-
+def test_much_data_leave_nothing_of_the_penalty():
     random = np.random.default_rng(6)
     t = np.linspace(0, 9, 10)
     n = np.full(10, 400.0)
     k = random.binomial(400, 1 / (1 + np.exp((t - 4.3) / 1.2))).astype(float)
-    parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
-
-    def closure():
-        optimizer.zero_grad()
-        z = parameters[0] + parameters[1] * torch.tensor(t)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(z, torch.tensor(k / 400), reduction="sum")
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    a, b = parameters.detach().numpy()
     c, w = fit_logistic(t, k[None], n[None], np.array([0]))
+    # Plain maximum likelihood, by brute force, at steps of 0.0005.
+    at_c, at_w = np.meshgrid(c[0] + np.linspace(-0.02, 0.02, 81), w[0] + np.linspace(-0.02, 0.02, 81), indexing="ij")
+    z = (t[:, None, None] - at_c) / at_w
+    likelihood = -(k[:, None, None] * np.logaddexp(0, z) + (n - k)[:, None, None] * np.logaddexp(0, -z)).sum(0)
+    best = np.unravel_index(likelihood.argmax(), likelihood.shape)
     # The penalty is that of half a run among 4000.
-    assert c[0] == pytest.approx(-a / b, abs=2e-3) and w[0] == pytest.approx(-1 / b, abs=2e-3)
+    assert at_c[best] == pytest.approx(c[0], abs=2e-3) and at_w[best] == pytest.approx(w[0], abs=2e-3)
 
 
 def test_the_bootstrap_is_over_whole_replicates():
@@ -217,6 +215,13 @@ def test_a_gap_is_as_wide_as_the_grid_is_there():
     found = one_setting(["+++---"] * 3, steps)
     assert (found.low.item(), found.high.item()) == pytest.approx((0.01, 0.1))
     assert found.critical.item() == pytest.approx(math.sqrt(0.001), rel=0.02)
+
+
+def test_a_single_value_between_leaves_a_gap_too():
+    # At the fifth value 19 of 20 converge, at the sixth none: the half lies anywhere between.
+    found = one_setting(["+++++----------"] * 19 + ["++++-----------"])
+    assert found.low <= STEPS[4] * (1 + 1e-12) and STEPS[4] < found.critical < STEPS[5] <= found.high * (1 + 1e-12)
+    assert found.low > STEPS[3] and found.high < STEPS[6]
 
 
 def test_one_replicate_has_the_grid_s_resolution():
@@ -494,11 +499,15 @@ def test_the_boundary_of_a_large_map():
     y, x = np.mgrid[:side, :side]
     disc = np.hypot(x - side / 2, y - side / 2) < side / 3
     outcomes = np.where(np.stack([disc, np.zeros_like(disc), disc]), "converged", "diverged").astype(object)
+    outcomes[0, :, 110:] = "stalled"
     outcomes[2, :20] = "pending"
     sweep = sweep_of(outcomes, ("replicate", "init_scale", "step_size"))
     found = fractal(sweep).squeeze(drop=True)
     assert [found.attrs[name] for name in ("x", "y", "smallest", "largest")] == ["step_size", "init_scale", 2, 8]
     assert found.box_dimension.values[0] == box_counting_dimension(boundary_corners(disc)).dimension
+    # Where the others diverge or stall there is a straight boundary as well, of one corner a row.
+    beside = fractal(sweep, outcome="stalled").squeeze(drop=True)
+    assert beside.corners.values[0] == side - 1 and beside.box_dimension.values[0] == pytest.approx(1, abs=1e-6)
     assert found.low[0] < 1 < found.high[0] and found.reason.values[0] == ""
     assert "through 0 corners" in found.reason.values[1]
     assert "15.6 % of the runs have no outcome" in found.reason.values[2]

@@ -156,6 +156,20 @@ static int64_t spread_stride(int64_t count)
     }
 }
 
+/* The number in [0, count) whose product with `stride` is 1 modulo count. */
+static int64_t invert(int64_t stride, int64_t count)
+{
+    int64_t a = stride, b = count, x = 1, y = 0;
+    while (b != 0) {
+        const int64_t quotient = a / b, rest = a % b, next = x - quotient * y;
+        a = b;
+        b = rest;
+        x = y;
+        y = next;
+    }
+    return (x % count + count) % count;
+}
+
 /* How many groups of a block show what it is like: one in fifty, or a few if they are cheap beside the sweep. */
 static int64_t pilot_count(const struct grid *grid, int64_t count, double cost, double total)
 {
@@ -189,6 +203,7 @@ static int order_blocks(struct grid *grid, struct error *err)
         const int64_t pilots = pilot_count(grid, count, r->cost, total);
         const bool pilot = i < grid->block_count;
         grid->stretches[i] = (struct grid_stretch){.block = b, .first = groups, .from = pilot ? 0 : pilots};
+        grid->blocks[b].place = i % grid->block_count;
         groups += pilot ? pilots : count - pilots;
     }
     free(ranked);
@@ -247,10 +262,12 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
         block->first_group = grid.group_count;
         block->family_groups = cut_family(grid.family_runs, block).groups;
         block->stride = spread_stride(block->family_groups);
+        block->inverse = invert(block->stride, block->family_groups);
         block->run_cost = family_cost(&grid, block) / (double)grid.family_runs;
         grid.group_count += block->family_groups * families;
     }
     TRY(order_blocks(&grid, err));
+    grid_take_shard(&grid, 0, 1);
     *ret = grid;
     grid = (struct grid){0};
     return 0;
@@ -355,6 +372,20 @@ int64_t grid_group_in_order(const struct grid *grid, int64_t place)
     return block->first_group + family * block->family_groups + place_in_family;
 }
 
+int64_t grid_place_of(const struct grid *grid, int64_t group)
+{
+    const struct grid_block *block = &grid->blocks[grid_block_of(grid, group)];
+    const int64_t family = (group - block->first_group) / block->family_groups;
+    const int64_t place_in_family = (group - block->first_group) % block->family_groups;
+    const int64_t shift = (family - place_in_family) % block->family_count;
+    const int64_t round = shift < 0 ? shift + block->family_count : shift;
+    const int64_t step = (int64_t)((wide)place_in_family * block->inverse % block->family_groups);
+    const int64_t within = round * block->family_groups + step;
+    const struct grid_stretch *pilots = &grid->stretches[block->place];
+    const struct grid_stretch *rest = pilots + grid->block_count;
+    return within < rest->from ? pilots->first + within : rest->first + within - rest->from;
+}
+
 int64_t grid_group_of(const struct grid *grid, int64_t run)
 {
     assert(run >= 0 && run < grid->run_count);
@@ -386,4 +417,102 @@ int64_t grid_memory(const struct grid *grid)
         most = bytes > most ? bytes : most;
     }
     return most;
+}
+
+/* -- Shards ---------------------------------------------------------------------------------------- */
+
+/* A number of decimal digits alone; -1 if it is none, or beyond GRID_SHARDS_MAX. */
+static int64_t parse_count(const char **text)
+{
+    int64_t value = 0;
+    const char *at = *text;
+    for (; *at >= '0' && *at <= '9' && value <= GRID_SHARDS_MAX; at++)
+        value = 10 * value + (*at - '0');
+    const bool number = at != *text && value <= GRID_SHARDS_MAX;
+    *text = at;
+    return number ? value : -1;
+}
+
+bool grid_parse_shard(const char *text, int64_t *shard, int64_t *count)
+{
+    const int64_t i = parse_count(&text);
+    if (*text != '/')
+        return false;
+    text++;
+    const int64_t n = parse_count(&text);
+    if (*text != '\0' || i < 0 || i >= n)
+        return false;
+    *shard = i;
+    *count = n;
+    return true;
+}
+
+/* The shard at which a round begins: a hash, so that it has nothing to do with what the grid repeats. Part of what files mean: it
+ * never changes. (The finalizer of SplitMix64.) */
+static int64_t round_start(int64_t round, int64_t count)
+{
+    uint64_t x = (uint64_t)round + UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    x ^= x >> 31;
+    return (int64_t)(x % (uint64_t)count);
+}
+
+bool grid_has_place(const struct grid *grid, int64_t place)
+{
+    const int64_t n = grid->shard_count;
+    return n == 1 || (place % n + round_start(place / n, n)) % n == grid->shard;
+}
+
+bool grid_has_group(const struct grid *grid, int64_t group)
+{
+    return grid->shard_count == 1 || grid_has_place(grid, grid_place_of(grid, group));
+}
+
+bool grid_has_run(const struct grid *grid, int64_t run)
+{
+    return grid->shard_count == 1 || grid_has_group(grid, grid_group_of(grid, run));
+}
+
+void grid_take_shard(struct grid *grid, int64_t shard, int64_t count)
+{
+    assert(0 <= shard && shard < count && count <= GRID_SHARDS_MAX);
+    grid->shard = shard;
+    grid->shard_count = count;
+    grid->shard_runs = count == 1 ? grid->run_count : 0;
+    grid->shard_cost = count == 1 ? grid_total_cost(grid) : 0;
+    for (int64_t round = 0; count > 1 && round * count < grid->group_count; round++) {
+        const int64_t place = round * count + (shard - round_start(round, count) + count) % count;
+        if (place >= grid->group_count)
+            continue;
+        const int64_t index = grid_group_in_order(grid, place);
+        struct group group;
+        grid_group(grid, index, &group);
+        grid->shard_runs += group.run_count;
+        grid->shard_cost += (double)group.run_count * grid->blocks[grid_block_of(grid, index)].run_cost;
+    }
+}
+
+bool grid_next_runs(const struct grid *grid, int64_t run, int64_t end, int64_t *ret_first, int64_t *ret_end)
+{
+    bool found = grid->shard_count == 1 && run < end;
+    *ret_first = run;
+    *ret_end = end;
+    if (grid->shard_count == 1 || run >= end)
+        return found;
+    for (int64_t index = grid_group_of(grid, run); index < grid->group_count; index++) {
+        struct group group;
+        grid_group(grid, index, &group);
+        if (group.first_run >= end)
+            break;
+        const bool has = grid_has_group(grid, index);
+        if (has && !found)
+            *ret_first = group.first_run > run ? group.first_run : run;
+        if (!has && found) {
+            *ret_end = group.first_run;
+            break;
+        }
+        found = found || has;
+    }
+    return found;
 }

@@ -26,20 +26,23 @@ void schedule_next(struct schedule *s, struct portion *ret)
     const double ranks = (double)s->ranks;
     const double most = fmin(fmax(PORTION_LEAST, INTERVAL_A_RANK * ranks), s->left / (8 * ranks));
     *ret = (struct portion){.first = s->next};
-    for (; s->next < s->grid->group_count && ret->count < PORTION_MAX; ++s->next) {
+    for (int64_t groups = 0; s->next < s->grid->group_count && groups < PORTION_MAX; ++s->next) {
+        if (!grid_has_place(s->grid, s->next))
+            continue;
         const int64_t index = grid_group_in_order(s->grid, s->next);
         if (s->group_done != NULL && s->group_done[index]) {
-            if (ret->count > 0)
+            if (groups > 0)
                 break;
-            ret->first = s->next + 1;
             continue;
         }
         struct group group;
         grid_group(s->grid, index, &group);
-        if (ret->count > 0 && ret->cost + group.cost > most)
+        if (groups > 0 && ret->cost + group.cost > most)
             break;
+        if (groups++ == 0)
+            ret->first = s->next;
+        ret->count = s->next + 1 - ret->first;
         ret->cost += group.cost;
-        ++ret->count;
     }
     s->left -= ret->cost;
 }

@@ -122,6 +122,7 @@ static void check_order(const struct grid *grid)
         const int64_t index = grid_group_in_order(grid, place);
         assert_true(index >= 0 && index < grid->group_count);
         assert_int_equal(seen[index], 0);
+        assert_int_equal(grid_place_of(grid, index), place);
         seen[index] = 1;
         const int64_t block = grid_block_of(grid, index);
         blocks += of_block[block]++ == 0;
@@ -189,6 +190,147 @@ static void arithmetic_equals_loops(void **state)
         grid_done(&grid);
         config_done(&config);
     }
+}
+
+/* Each group is in one shard; shards have as many groups, to one, of every stretch of the order; and the three ways to ask, and
+ * the sums, agree. */
+static void check_shards(struct grid *grid, int64_t count)
+{
+    const int64_t groups = grid->group_count;
+    uint8_t *seen = calloc((size_t)groups, 1);
+    int64_t runs = 0;
+    double cost = 0;
+    for (int64_t shard = 0; shard < count; shard++) {
+        grid_take_shard(grid, shard, count);
+        int64_t in_shard = 0, shard_runs = 0;
+        for (int64_t place = 0; place < groups; place++) {
+            const int64_t index = grid_group_in_order(grid, place);
+            const bool has = grid_has_place(grid, place);
+            struct group group;
+            grid_group(grid, index, &group);
+            assert_int_equal(grid_has_group(grid, index), has);
+            assert_int_equal(grid_has_run(grid, group.first_run), has);
+            assert_int_equal(grid_has_run(grid, group.first_run + group.run_count - 1), has);
+            seen[index] = (uint8_t)(seen[index] + has);
+            in_shard += has;
+            if ((place + 1) % count == 0)
+                assert_int_equal(in_shard, (place + 1) / count);
+        }
+        int64_t first = 0, end = -1;
+        for (int64_t at = 0; grid_next_runs(grid, at, grid->run_count, &first, &end); at = end) {
+            assert_true(first >= at && end > first && (at == 0 || count == 1 || first > at || end == at));
+            for (int64_t run = at; run < end; run++)
+                assert_int_equal(grid_has_run(grid, run), run >= first);
+            shard_runs += end - first;
+        }
+        for (int64_t run = end < 0 ? 0 : end; run < grid->run_count; run++)
+            assert_false(grid_has_run(grid, run));
+        assert_int_equal(shard_runs, grid->shard_runs);
+        runs += grid->shard_runs;
+        cost += grid->shard_cost;
+    }
+    for (int64_t index = 0; index < groups; index++)
+        assert_int_equal(seen[index], 1);
+    assert_int_equal(runs, grid->run_count);
+    assert_true(fabs(cost / grid_total_cost(grid) - 1) < 1e-9);
+    free(seen);
+    grid_take_shard(grid, 0, 1);
+}
+
+static void shards_are_a_partition(void **state)
+{
+    (void)state;
+    static const char *const grids[] = {
+        "dimension: 10, step_size: 0.1, init_scale: 1, teacher_norm: 1, batch_size: 16",
+        "dimension: [10, 100, 400], step_size: {log: [1e-4, 1], count: 25}, init_scale: {linear: [0, 2], "
+        "count: 9}, "
+        "teacher_norm: [0.5, 2], link: [none, identity], batch_size: [200, 16], replicates: 4",
+    };
+    for (size_t g = 0; g < sizeof grids / sizeof *grids; g++) {
+        struct config config = make_config(grids[g]);
+        struct grid grid = make_grid(&config);
+        assert_true(grid.shard == 0 && grid.shard_count == 1 && grid.shard_runs == grid.run_count);
+        for (int64_t count = 1; count <= 9; count++)
+            check_shards(&grid, count);
+        check_shards(&grid, grid.group_count - 1 > 1 ? grid.group_count - 1 : 2);
+        check_shards(&grid, grid.group_count + 3);
+        int64_t first, end;
+        grid_take_shard(&grid, 0, 2);
+        assert_false(grid_next_runs(&grid, 1, 1, &first, &end));
+        assert_int_equal(grid_next_runs(&grid, grid.run_count, grid.run_count, &first, &end), false);
+        grid_done(&grid);
+        config_done(&config);
+    }
+}
+
+/* What ends early is dealt out like the rest: with as many groups a family as shards, one shard would else have all of those with
+ * the largest step sizes. */
+static void shards_see_every_part_of_a_family(void **state)
+{
+    (void)state;
+    struct config config =
+        make_config("dimension: 10, step_size: {linear: [1, 2], count: 2000}, init_scale: 1, "
+                    "teacher_norm: 1, batch_size: 8, replicates: 256");
+    struct grid grid = make_grid(&config);
+    const int64_t family_groups = grid.blocks[0].family_groups;
+    assert_true(family_groups > 3);
+    for (int64_t count = family_groups - 1; count <= family_groups + 1; count++)
+        for (int64_t shard = 0; shard < count; shard++) {
+            int64_t most = 0, least = INT64_MAX;
+            grid_take_shard(&grid, shard, count);
+            for (int64_t part = 0; part < family_groups; part++) {
+                int64_t seen = 0;
+                for (int64_t index = part; index < grid.group_count; index += family_groups)
+                    seen += grid_has_group(&grid, index);
+                most = seen > most ? seen : most;
+                least = seen < least ? seen : least;
+            }
+            /* Of 256 families with probability 1 / count each. */
+            const double mean = 256.0 / (double)count, deviation = sqrt(mean);
+            assert_true((double)least > mean - 5 * deviation && (double)most < mean + 5 * deviation);
+        }
+    grid_done(&grid);
+    config_done(&config);
+}
+
+/* The rule is part of what files mean: these are its values for ever. */
+static void the_rule_of_shards_stays(void **state)
+{
+    (void)state;
+    struct config config =
+        make_config("dimension: {linear: [1, 24], count: 24}, step_size: 1, init_scale: 1, "
+                    "teacher_norm: 1, batch_size: 1");
+    struct grid grid = make_grid(&config);
+    assert_int_equal(grid.group_count, 24);
+    static const char expected[] = "012340123401234340123401";
+    char got[25] = "";
+    for (int shard = 0; shard < 5; shard++) {
+        grid_take_shard(&grid, shard, 5);
+        for (int64_t place = 0; place < 24; place++)
+            if (grid_has_place(&grid, place))
+                got[place] = (char)('0' + shard);
+    }
+    assert_string_equal(got, expected);
+    grid_done(&grid);
+    config_done(&config);
+}
+
+static void shards_are_parsed(void **state)
+{
+    (void)state;
+    int64_t shard = -7, count = -8;
+    static const char *const wrong[] = {
+        "",     "1",     "/",     "1/",    "/4",    "4/4",       "5/4",
+        "-1/4", "+1/4",  "1/-4",  "0/0",   " 0/4",  "0/4 ",      "0 /4",
+        "a/4",  "0/4/1", "1.0/4", "0x0/4", "0/1e3", "0/1000001", "0/99999999999999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_false(grid_parse_shard(wrong[i], &shard, &count));
+        assert_true(shard == -7 && count == -8);
+    }
+    assert_true(grid_parse_shard("0/1", &shard, &count) && shard == 0 && count == 1);
+    assert_true(grid_parse_shard("007/010", &shard, &count) && shard == 7 && count == 10);
+    assert_true(grid_parse_shard("999999/1000000", &shard, &count) && shard == 999999 &&
+                count == GRID_SHARDS_MAX);
 }
 
 /* Every family size around the widths, so that no remainder is missed. */
@@ -308,6 +450,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arithmetic_equals_loops),
+        cmocka_unit_test(shards_are_a_partition),
+        cmocka_unit_test(shards_see_every_part_of_a_family),
+        cmocka_unit_test(the_rule_of_shards_stays),
+        cmocka_unit_test(shards_are_parsed),
         cmocka_unit_test(families_of_every_size_are_cut_evenly),
         cmocka_unit_test(few_groups_are_spread_evenly),
         cmocka_unit_test(widths),

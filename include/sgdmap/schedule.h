@@ -7,7 +7,7 @@
 
 #include "sgdmap/grid.h"
 
-/* Neighbours in the order of grid_group_in_order(). */
+/* Neighbours in the order of grid_group_in_order(), of which those of other shards are left out. */
 struct portion {
     int64_t first, count;
     double cost; /* predicted, s */

@@ -31,6 +31,13 @@ int fault_at(const char *place, struct error *err)
         return 0;
     if (strcmp(action, "kill") == 0)
         raise(SIGKILL);
+    const struct {
+        const char *name;
+        int signal;
+    } signals[] = {{"TERM", SIGTERM}, {"INT", SIGINT}, {"USR1", SIGUSR1}};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; ++i)
+        if (strcmp(action, signals[i].name) == 0)
+            return raise(signals[i].signal); /* and the program goes on as it sees fit */
     return error_set(err, ERROR_IO, "%s: a fault injected by a test", place);
 }
 

@@ -6,7 +6,7 @@
 #include "sgdmap/error.h"
 
 /* Local. In the test build: ERROR_IO at the place that SGDMAP_FAULT in the environment asks for, "fail 17" the 17th that a
- * process comes by, "full 17" from that one on, or its death, "kill 17". With SGDMAP_FAULT_PLACE only places of that name
+ * process comes by, "full 17" from that one on, its death, "kill 17", or a signal, "TERM 17" (INT, USR1). With SGDMAP_FAULT_PLACE only places of that name
  * count (how many checkpoints there are depends on the clock), with SGDMAP_FAULT_RANK only those of that rank; with
  * SGDMAP_FAULT_TRACE every place is appended to that file. */
 #ifdef SGDMAP_FAULTS

@@ -13,10 +13,10 @@
 #include "sgdmap/path.h"
 #include "sgdmap/stopwatch.h"
 
-enum { OWNER_SIZE = 512, POLL_NANOSECONDS = 50 * 1000 * 1000 };
+enum { POLL_NANOSECONDS = 50 * 1000 * 1000 };
 
 /* "process 123 on host n1, SLURM job 7, since 2026-01-01T00:00:00Z" */
-static void owner_describe(char ret[OWNER_SIZE])
+static void owner_describe(char ret[LOCK_OWNER_SIZE])
 {
     char host[HOST_NAME_MAX + 1] = "";
     gethostname(host, sizeof host - 1);
@@ -26,21 +26,21 @@ static void owner_describe(char ret[OWNER_SIZE])
     struct tm utc;
     time_t seconds = time(NULL);
     strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
-    snprintf(ret, OWNER_SIZE, "process %ld on host %s%s%.64s, since %s", (long)getpid(), host,
+    snprintf(ret, LOCK_OWNER_SIZE, "process %ld on host %s%s%.64s, since %s", (long)getpid(), host,
              has_job ? ", SLURM job " : "", has_job ? job : "", since);
 }
 
 /* What the holder wrote about itself: one printable line, whatever stands in the file. */
-static void owner_read(int descriptor, char ret[OWNER_SIZE])
+static void owner_read(int descriptor, char ret[LOCK_OWNER_SIZE])
 {
-    ssize_t length = pread(descriptor, ret, OWNER_SIZE - 1, 0);
+    ssize_t length = pread(descriptor, ret, LOCK_OWNER_SIZE - 1, 0);
     ret[length > 0 ? length : 0] = '\0';
     ret[strcspn(ret, "\r\n")] = '\0';
     for (char *at = ret; *at != '\0'; at++)
         if ((unsigned char)*at < ' ' || *at == 127)
             *at = '?';
     if (ret[0] == '\0')
-        snprintf(ret, OWNER_SIZE, "it left no note about itself");
+        snprintf(ret, LOCK_OWNER_SIZE, "it left no note about itself");
 }
 
 /* A holder removes the file when it is done, so what we locked may no longer be what the name stands for. */
@@ -54,7 +54,7 @@ static bool still_named(int descriptor, const char *path)
 enum attempt { ATTEMPT_HELD, ATTEMPT_UNSUPPORTED, ATTEMPT_BUSY, ATTEMPT_AGAIN, ATTEMPT_ERROR };
 
 /* One attempt. HELD and UNSUPPORTED leave the descriptor open; BUSY fills `owner`; ERROR leaves errno. */
-static enum attempt attempt(const char *path, int *descriptor, char owner[OWNER_SIZE])
+static enum attempt attempt(const char *path, int *descriptor, char owner[LOCK_OWNER_SIZE])
 {
     int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (file < 0)
@@ -87,7 +87,7 @@ int lock_take(const char *path, double seconds, struct lock *ret, struct error *
         return error_set(err, ERROR_MEMORY, "%s: no memory for the lock's name", path);
 
     double deadline = stopwatch_now() + seconds;
-    char owner[OWNER_SIZE];
+    char owner[LOCK_OWNER_SIZE];
     int descriptor = -1;
     enum attempt outcome;
     while (((outcome = attempt(name, &descriptor, owner)) == ATTEMPT_AGAIN || outcome == ATTEMPT_BUSY) &&
@@ -123,7 +123,7 @@ void lock_release(struct lock *lock)
     *lock = (struct lock){.descriptor = -1};
 }
 
-bool lock_is_held(const char *path)
+bool lock_owner(const char *path, char ret[LOCK_OWNER_SIZE])
 {
     char *name = path_beside(path, ".lock");
     if (name == NULL)
@@ -134,6 +134,13 @@ bool lock_is_held(const char *path)
         return false;
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     bool held = fcntl(file, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+    if (held && ret != NULL)
+        owner_read(file, ret);
     close(file);
     return held;
+}
+
+bool lock_is_held(const char *path)
+{
+    return lock_owner(path, NULL);
 }

@@ -24,6 +24,11 @@ WARN_UNUSED int lock_take(const char *path, double seconds, struct lock *ret, st
 /* Local. Removes PATH.lock and lets go. Accepts a lock that is not held. */
 void lock_release(struct lock *lock);
 
+/* Local. Does a job hold the lock now, and which? What it wrote about itself: "process 123 on host n1, SLURM job 7, since …". `ret` may be
+ * NULL, and stays as it is if none does. */
+enum { LOCK_OWNER_SIZE = 512 };
+bool lock_owner(const char *path, char ret[LOCK_OWNER_SIZE]);
+
 /* Local. Does a job hold the lock now? Takes nothing and leaves nothing. */
 bool lock_is_held(const char *path);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include "version.h"
 
@@ -77,6 +78,21 @@ void command_bytes(double bytes, char ret[COMMAND_TEXT_SIZE])
         ++unit;
     }
     snprintf(ret, COMMAND_TEXT_SIZE, bytes < 9.95 && unit > 0 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+}
+
+const char *command_shard(const struct grid *grid, char ret[COMMAND_TEXT_SIZE])
+{
+    snprintf(ret, COMMAND_TEXT_SIZE, "%lld/%lld", (long long)grid->shard, (long long)grid->shard_count);
+    return ret;
+}
+
+void command_origin(int argc, char **argv, char date[COMMAND_DATE_SIZE], char history[COMMAND_HISTORY_SIZE])
+{
+    time_t clock = time(NULL);
+    strftime(date, COMMAND_DATE_SIZE, "%Y-%m-%dT%H:%M:%SZ", gmtime(&clock));
+    size_t used = (size_t)snprintf(history, COMMAND_HISTORY_SIZE, "%s sgdmap", date);
+    for (int i = 0; i < argc && used < COMMAND_HISTORY_SIZE; ++i)
+        used += (size_t)snprintf(history + used, COMMAND_HISTORY_SIZE - used, " %s", argv[i]);
 }
 
 const char *command_source(void)

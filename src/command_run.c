@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sgdmap/checkpoint.h"
@@ -33,6 +32,7 @@ struct run_arguments {
     const char *output;
     const char **overrides;
     size_t override_count;
+    int64_t shard, shard_count;
     bool overwrite;
     bool any_kernels;
     bool help;
@@ -40,7 +40,8 @@ struct run_arguments {
 
 static void usage(void)
 {
-    puts("usage: [mpirun -n N] sgdmap run CONFIG -o FILE [--set KEY=VALUE]… [--overwrite] [--any-kernels]\n\n"
+    puts("usage: [mpirun -n N] sgdmap run CONFIG -o FILE [--set KEY=VALUE]… [--shard I/N] [--overwrite]\n"
+         "                             [--any-kernels]\n\n"
          "Trains all runs of CONFIG that are not done yet in FILE, which it creates if need be. The same "
          "command\n"
          "again goes on where the last one stopped; with another config for the same FILE it lists the "
@@ -48,6 +49,10 @@ static void usage(void)
          "and stops.\n\n"
          "  -o, --output FILE     the result file (HDF5 that is also netCDF-4)\n"
          "      --set KEY=VALUE   override a value of CONFIG: --set grid.step_size=0.01\n"
+         "      --shard I/N       train part I of N alone, I from 0 to N - 1, in a FILE of its own, which "
+         "`sgdmap\n"
+         "                        merge` puts together with those of the others; in a job array\n"
+         "                        --shard $SLURM_ARRAY_TASK_ID/N -o part-$SLURM_ARRAY_TASK_ID.h5\n"
          "      --overwrite       begin FILE anew: what is in it is lost\n"
          "      --any-kernels     go on in a FILE that was begun with other BLIS kernels, on another CPU "
          "type\n"
@@ -57,13 +62,17 @@ static void usage(void)
 
 static int parse_arguments(int argc, char **argv, struct run_arguments *ret, struct error *err)
 {
-    static const struct option options[] = {
-        {"output", required_argument, NULL, 'o'}, {"set", required_argument, NULL, 's'},
-        {"overwrite", no_argument, NULL, 'w'},    {"any-kernels", no_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},         {0}};
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"shard", required_argument, NULL, 'p'},
+                                            {"overwrite", no_argument, NULL, 'w'},
+                                            {"any-kernels", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     ret->overrides = calloc((size_t)argc, sizeof *ret->overrides);
     if (ret->overrides == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the arguments");
+    ret->shard_count = 1;
     TRY(command_check_options(argc, argv, options, err));
     opterr = 0;
     optind = 1;
@@ -77,6 +86,14 @@ static int parse_arguments(int argc, char **argv, struct run_arguments *ret, str
             break;
         case 's':
             ret->overrides[ret->override_count++] = optarg;
+            break;
+        case 'p':
+            if (!grid_parse_shard(optarg, &ret->shard, &ret->shard_count))
+                return error_set(
+                    err, ERROR_ARGUMENT,
+                    "run: --shard %s: expected I/N, a part's number from 0 to N - 1 and how many "
+                    "parts there are, at most %d",
+                    optarg, GRID_SHARDS_MAX);
             break;
         case 'w':
             ret->overwrite = true;
@@ -146,9 +163,32 @@ static int share_config(const struct run_arguments *arguments, int rank, struct 
     return code;
 }
 
+/* A shard's file takes no other runs: someone would miss them elsewhere. */
+static int compare_shards(const char *path, const struct grid *in_file, const struct grid *given,
+                          struct error *err)
+{
+    if (in_file->shard == given->shard && in_file->shard_count == given->shard_count)
+        return 0;
+    char theirs[COMMAND_TEXT_SIZE], ours[COMMAND_TEXT_SIZE];
+    command_shard(in_file, theirs);
+    command_shard(given, ours);
+    if (in_file->shard_count == 1)
+        return error_set(err, ERROR_ARGUMENT,
+                         "%s: holds the whole sweep, and --shard %s is given: name another file for it", path,
+                         ours);
+    if (given->shard_count == 1)
+        return error_set(
+            err, ERROR_ARGUMENT,
+            "%s: holds shard %s of the sweep alone: go on with --shard %s, or begin a file for the "
+            "whole with `sgdmap merge -o OUT %s` and go on in that",
+            path, theirs, theirs, path);
+    return error_set(err, ERROR_ARGUMENT, "%s: holds shard %s, and --shard %s is given: name a file for each",
+                     path, theirs, ours);
+}
+
 /* Rank 0 alone: may the sweep go on in the file that is there? */
-static int compare_with_file(const char *path, const struct config *config, bool any_kernels,
-                             struct error *err)
+static int compare_with_file(const char *path, const struct config *config, const struct grid *given,
+                             bool any_kernels, struct error *err)
 {
     struct config in_file;
     struct grid grid;
@@ -169,6 +209,8 @@ static int compare_with_file(const char *path, const struct config *config, bool
             err->message[length - 1] = '\0';
         free(differences);
     }
+    if (code == 0)
+        code = compare_shards(path, &grid, given, err);
     if (code == 0 && !any_kernels && family != NULL && strcmp(family, linalg_kernel_family()) != 0)
         code = error_set(
             err, ERROR_ARGUMENT,
@@ -180,16 +222,6 @@ static int compare_with_file(const char *path, const struct config *config, bool
     grid_done(&grid);
     config_done(&in_file);
     return code;
-}
-
-static void describe_origin(int argc, char **argv, char *date, size_t date_size, char *history,
-                            size_t history_size)
-{
-    time_t clock = time(NULL);
-    strftime(date, date_size, "%Y-%m-%dT%H:%M:%SZ", gmtime(&clock));
-    size_t used = (size_t)snprintf(history, history_size, "%s sgdmap", date);
-    for (int i = 0; i < argc && used < history_size; ++i)
-        used += (size_t)snprintf(history + used, history_size - used, " %s", argv[i]);
 }
 
 /* Collective. Opens the file for going on, or creates it. */
@@ -207,17 +239,17 @@ static int open_store(const struct run_arguments *arguments, int argc, char **ar
                              "name another, or remove it",
                              arguments->output);
         if (code == 0 && found == STORE_OURS && !arguments->overwrite)
-            code = compare_with_file(arguments->output, config, arguments->any_kernels, err);
+            code = compare_with_file(arguments->output, config, grid, arguments->any_kernels, err);
         presence = (int)found;
     }
     TRY(comm_agree(MPI_COMM_WORLD, err, code));
     MPI_Bcast(&presence, 1, MPI_INT, 0, MPI_COMM_WORLD);
 
-    char date[32], history[4096], host[MPI_MAX_PROCESSOR_NAME];
+    char date[COMMAND_DATE_SIZE], history[COMMAND_HISTORY_SIZE], host[MPI_MAX_PROCESSOR_NAME];
     int length;
     const char *job = getenv("SLURM_JOB_ID");
     MPI_Get_processor_name(host, &length);
-    describe_origin(argc, argv, date, sizeof date, history, sizeof history);
+    command_origin(argc, argv, date, history);
     const struct provenance provenance = {.source = command_source(),
                                           .history = history,
                                           .date_created = date,
@@ -408,6 +440,7 @@ static int run(const struct run_arguments *arguments, int argc, char **argv, str
     TRY(share_config(arguments, rank, &config, err));
     int code = comm_agree(MPI_COMM_WORLD, err, grid_expand(&config, &grid, err));
     if (code == 0) {
+        grid_take_shard(&grid, arguments->shard, arguments->shard_count);
         struct lock lock = {.descriptor = -1};
         code = comm_agree(MPI_COMM_WORLD, err, rank == 0 ? take_lock(arguments->output, &lock, err) : 0);
         if (code == 0 && rank == 0 && !lock.exclusive)

@@ -31,8 +31,10 @@ struct status {
     double cost_total;
     int ranks;
     bool running;     /* a job holds the lock */
-    uint8_t *outcome; /* [run_count] */
+    uint8_t *outcome; /* [run_count]; ELSEWHERE for the runs of other shards */
 };
+
+enum { ELSEWHERE = OUTCOME_COUNT };
 
 static const double NO_ESTIMATE = -1;
 
@@ -64,8 +66,12 @@ static int count_runs(struct store *store, struct status *s, struct error *err)
     s->outcome = calloc((size_t)s->grid.run_count, 1);
     int code =
         results == NULL || s->outcome == NULL ? error_set(err, ERROR_MEMORY, "status: out of memory") : 0;
-    for (int64_t first = 0; code == 0 && first < s->grid.run_count; first += BLOCK) {
-        const int64_t rest = s->grid.run_count - first, count = rest < BLOCK ? rest : BLOCK;
+    if (code == 0 && s->grid.shard_count > 1)
+        memset(s->outcome, ELSEWHERE, (size_t)s->grid.run_count);
+    const int64_t runs = s->grid.run_count;
+    for (int64_t first, end, count, next = 0; code == 0 && grid_next_runs(&s->grid, next, runs, &first, &end);
+         next = first + count) {
+        count = end - first < BLOCK ? end - first : BLOCK;
         code = store_read_results(store, first, count, results, err);
         int64_t block = 0;
         for (int64_t i = 0; code == 0 && i < count; ++i) {
@@ -88,7 +94,7 @@ static int read_status(const char *path, struct status *s, struct error *err)
     struct store *store;
     *s = (struct status){0};
     TRY(store_open_read(path, &s->config, &s->grid, &store, err));
-    s->cost_total = grid_total_cost(&s->grid);
+    s->cost_total = s->grid.shard_cost;
     s->running = lock_is_held(path);
     s->ranks = store_ranks(store);
     int code = count_runs(store, s, err);
@@ -131,13 +137,19 @@ static void print_json(const char *path, const struct status *s)
     print_json_string(path);
     printf(", \"title\": ");
     print_json_string(s->config.title);
-    printf(", \"runs\": %lld, \"done\": %lld, \"outcomes\": {", (long long)s->grid.run_count,
+    char shard[COMMAND_TEXT_SIZE];
+    printf(", \"shard\": ");
+    if (s->grid.shard_count > 1)
+        print_json_string(command_shard(&s->grid, shard));
+    else
+        printf("null");
+    printf(", \"runs\": %lld, \"done\": %lld, \"outcomes\": {", (long long)s->grid.shard_runs,
            (long long)runs_done(s));
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         printf("%s\"%s\": %lld", o > 0 ? ", " : "", outcome_name((enum outcome)o), (long long)s->outcomes[o]);
     printf("}, \"running\": %s, \"ranks\": %d", s->running ? "true" : "false", s->ranks);
     print_json_number("fraction",
-                      runs_done(s) == s->grid.run_count ? 1 : fmin(0.999999, s->cost_done / s->cost_total));
+                      runs_done(s) == s->grid.shard_runs ? 1 : fmin(0.999999, s->cost_done / s->cost_total));
     print_json_number("runs_per_second", rate(s));
     print_json_number("eta_seconds", time_left(s));
     printf("}\n");
@@ -149,26 +161,26 @@ static void print_json(const char *path, const struct status *s)
 static const struct {
     char letter;
     const char *colour; /* of the terminal */
-} MARKS[OUTCOME_COUNT] = {
+} MARKS[OUTCOME_COUNT + 1] = {
     [OUTCOME_PENDING] = {'.', "\033[90m"},   [OUTCOME_RUNNING] = {'~', "\033[97m"},
     [OUTCOME_CONVERGED] = {'#', "\033[34m"}, [OUTCOME_DIVERGED] = {'x', "\033[31m"},
     [OUTCOME_STALLED] = {'-', "\033[33m"},   [OUTCOME_UNFINISHED] = {'+', "\033[36m"},
-    [OUTCOME_FAILED] = {'!', "\033[35m"},
+    [OUTCOME_FAILED] = {'!', "\033[35m"},    [ELSEWHERE] = {' ', ""},
 };
 
 /* The most frequent outcome of init_scale cell y and step_size cell x over the replicates; ties to the lower
- * value. */
-static enum outcome cell_outcome(const struct status *s, int64_t first_run, int64_t replicates,
-                                 int64_t stride)
+ * value. ELSEWHERE if all are in other shards. */
+static int cell_outcome(const struct status *s, int64_t first_run, int64_t replicates, int64_t stride)
 {
-    int64_t counts[OUTCOME_COUNT] = {0};
+    int64_t counts[ELSEWHERE + 1] = {0};
     for (int64_t r = 0; r < replicates; ++r)
         ++counts[s->outcome[first_run + r * stride]];
-    int best = 0;
-    for (int o = 1; o < OUTCOME_COUNT; ++o)
+    int best = ELSEWHERE;
+    counts[ELSEWHERE] = 0;
+    for (int o = 0; o < OUTCOME_COUNT; ++o)
         if (counts[o] > counts[best])
             best = o;
-    return (enum outcome)best;
+    return best;
 }
 
 /* One map of step_size (across) and init_scale (up) for what is common to it; larger axes are thinned out. */
@@ -186,8 +198,8 @@ static void print_panel(const struct status *s, int64_t first_run, int64_t repli
         const char *colour = "";
         for (int64_t x = 0; x < width; ++x) {
             const int64_t column = width > 1 ? x * (step->count - 1) / (width - 1) : 0;
-            const enum outcome outcome = cell_outcome(s, first_run + column * scale->count + row,
-                                                      s->config.replicates, replicate_stride);
+            const int outcome = cell_outcome(s, first_run + column * scale->count + row, s->config.replicates,
+                                             replicate_stride);
             if (colours && MARKS[outcome].colour != colour) {
                 colour = MARKS[outcome].colour;
                 fputs(colour, stdout);
@@ -249,20 +261,24 @@ static void print_text(const char *path, const struct status *s, bool colours, i
     char text[COMMAND_TEXT_SIZE];
     const int64_t done = runs_done(s);
     command_plain(s->config.title);
+    const int64_t runs = s->grid.shard_runs;
     printf("%s: %s\n", path, s->config.title);
-    printf("%lld of %lld runs done (%.1f %% of the work), %s\n", (long long)done,
-           (long long)s->grid.run_count, 100 * (s->cost_total > 0 ? s->cost_done / s->cost_total : 1),
-           done == s->grid.run_count ? "complete"
-           : s->running              ? "a job is writing"
-                                     : "no job is writing: the same command again goes on");
-    if (rate(s) != NO_ESTIMATE && done < s->grid.run_count) {
+    if (s->grid.shard_count > 1)
+        printf("shard %s, %lld of the sweep's %lld runs: ", command_shard(&s->grid, text), (long long)runs,
+               (long long)s->grid.run_count);
+    printf("%lld of %lld runs done (%.1f %% of the work), %s\n", (long long)done, (long long)runs,
+           100 * (s->cost_total > 0 ? s->cost_done / s->cost_total : 1),
+           done == runs ? "complete"
+           : s->running ? "a job is writing"
+                        : "no job is writing: the same command again goes on");
+    if (rate(s) != NO_ESTIMATE && done < runs) {
         command_duration(time_left(s), text);
         printf("%.1f runs a second on %d ranks, about %s left\n", rate(s), s->ranks, text);
     }
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         if (s->outcomes[o] > 0)
             printf("  %-10s %8lld  %5.1f %%\n", outcome_name((enum outcome)o), (long long)s->outcomes[o],
-                   100 * (double)s->outcomes[o] / (double)s->grid.run_count);
+                   100 * (double)s->outcomes[o] / (double)runs);
     int lines = 7; /* above the map, and its own first and last */
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         lines += s->outcomes[o] > 0;
@@ -316,7 +332,7 @@ int command_status(int argc, char **argv)
         struct winsize size = {.ws_col = 80};
         if (terminal && (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20))
             size.ws_col = 80;
-        const bool complete = runs_done(&status) == status.grid.run_count;
+        const bool complete = runs_done(&status) == status.grid.shard_runs;
         if (json)
             print_json(path, &status);
         else {

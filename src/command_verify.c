@@ -48,13 +48,18 @@ static int verify(const char *path, struct error *err)
     struct store *store;
     TRY(store_open_read(path, &config, &grid, &store, err));
     uint8_t states[BLOCK];
+    char shard[COMMAND_TEXT_SIZE];
     int64_t counts[3] = {0}, damaged = 0; /* the first of the neighbours seen last that are damaged */
+    int64_t stray = -1;                   /* a run of another shard */
     int code = 0;
     for (int64_t first = 0; code == 0 && first < grid.run_count; first += BLOCK) {
         const int64_t rest = grid.run_count - first, count = rest < BLOCK ? rest : BLOCK;
         code = store_check(store, first, count, states, err);
         for (int64_t i = 0; code == 0 && i < count; ++i) {
-            ++counts[states[i]];
+            const bool ours = grid_has_run(&grid, first + i);
+            counts[states[i]] += ours || states[i] == STORE_MISMATCH;
+            if (states[i] == STORE_DONE && !ours)
+                stray = first + i;
             if (states[i] == STORE_MISMATCH)
                 continue;
             name_damaged(damaged, first + i);
@@ -66,14 +71,22 @@ static int verify(const char *path, struct error *err)
     struct error frame = {0};
     const int frame_code = code == 0 ? store_check_frame(store, &frame) : 0;
     if (code == 0) {
-        printf("%s: %" PRId64 " runs: %" PRId64 " done and sound, %" PRId64 " not done, %" PRId64
-               " damaged\n",
-               path, grid.run_count, counts[STORE_DONE], counts[STORE_NOT_DONE], counts[STORE_MISMATCH]);
+        printf("%s: ", path);
+        if (grid.shard_count > 1)
+            printf("shard %s of %" PRId64 " runs: ", command_shard(&grid, shard), grid.run_count);
+        printf("%" PRId64 " runs: %" PRId64 " done and sound, %" PRId64 " not done, %" PRId64 " damaged\n",
+               grid.shard_runs, counts[STORE_DONE], counts[STORE_NOT_DONE], counts[STORE_MISMATCH]);
         if (counts[STORE_MISMATCH] > 0)
             code =
                 error_set(err, ERROR_IO,
                           "%s: %" PRId64 " runs are damaged; `sgdmap run` with its config trains them again",
                           path, counts[STORE_MISMATCH]);
+        else if (stray >= 0)
+            code =
+                error_set(err, ERROR_IO,
+                          "%s: run %" PRId64 " is done and belongs to another shard than %s: the attribute "
+                          "shard is damaged",
+                          path, stray, command_shard(&grid, shard));
     }
     if (frame_code != 0) {
         if (code == 0)
@@ -195,6 +208,10 @@ static int replay_open(struct store *store, const struct config *config, const s
     grid_setting(grid, run, &setting);
     TRY(store_check(store, run, 1, &state, err));
     TRY(store_read_results(store, run, 1, &stored, err));
+    char shard[COMMAND_TEXT_SIZE];
+    if (!grid_has_run(grid, run))
+        return error_set(err, ERROR_ARGUMENT, "%s: run %" PRId64 " is not in it: it holds shard %s alone",
+                         path, run, command_shard(grid, shard));
     if (state == STORE_NOT_DONE || stored.outcome == OUTCOME_FAILED)
         return error_set(err, ERROR_ARGUMENT, "%s: run %" PRId64 " is %s: there is nothing to compare with",
                          path, run, outcome_name(stored.outcome));

@@ -17,6 +17,7 @@ static const struct {
     {"status", command_status, "how far a file is, with a map as text; also while it is written"},
     {"verify", command_verify, "check every run's checksum"},
     {"replay", command_replay, "train one run again from the file alone and compare bits"},
+    {"merge", command_merge, "put the files of a sweep's shards together: sgdmap merge -o OUT FILE…"},
 };
 
 static void usage(FILE *to)
@@ -61,6 +62,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; ++i)
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
             return after_output(COMMANDS[i].run(argc - 1, argv + 1));
-    fprintf(stderr, "sgdmap: %s: unknown command; expected plan, run, status, verify or replay\n", argv[1]);
+    fprintf(stderr, "sgdmap: %s: unknown command; expected plan, run, status, verify, replay or merge\n",
+            argv[1]);
     return error_exit_status(ERROR_ARGUMENT);
 }

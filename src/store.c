@@ -558,11 +558,14 @@ static int64_t read_number(hid_t file, const char *name)
 }
 
 static int write_root_attributes(hid_t file, const char *path, const struct config *config,
-                                 const struct provenance *provenance, struct error *err)
+                                 const struct grid *grid, const struct provenance *provenance,
+                                 struct error *err)
 {
-    char digest[CONFIG_DIGEST_SIZE], mpi_version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    char digest[CONFIG_DIGEST_SIZE], mpi_version[MPI_MAX_LIBRARY_VERSION_STRING] = "", shard[64] = "";
     int length;
     config_digest(config, digest);
+    if (grid->shard_count > 1)
+        snprintf(shard, sizeof shard, "%lld/%lld", (long long)grid->shard, (long long)grid->shard_count);
     MPI_Get_library_version(mpi_version, &length);
     const struct {
         const char *name;
@@ -584,12 +587,12 @@ static int write_root_attributes(hid_t file, const char *path, const struct conf
         {"host", provenance->host, 0},
         {"date_created", provenance->date_created, 0},
         {"slurm_job_id", provenance->slurm_job_id, 0},
+        {"shard", shard, 0},
     };
-    for (size_t at = 0; at < sizeof texts / sizeof *texts; at++) {
-        bool absent = strcmp(texts[at].name, "slurm_job_id") == 0 && texts[at].text[0] == '\0';
-        if (!absent)
+    const size_t count = sizeof texts / sizeof *texts, optional = count - 2;
+    for (size_t at = 0; at < count; at++)
+        if (at < optional || texts[at].text[0] != '\0')
             TRY(write_text(file, path, texts[at].name, texts[at].text, texts[at].room, err));
-    }
     const int32_t ranks = provenance->ranks, version = FORMAT_VERSION;
     TRY(write_numbers(file, path, "ranks", TYPE_I32, 1, &ranks, err));
     return write_numbers(file, path, "format_version", TYPE_I32, 1, &version, err);
@@ -780,7 +783,7 @@ static int create_everything(hid_t file, const char *path, const struct config *
             infos[count++] = root_dataset(id);
     const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
     TRY(create_datasets(file, path, infos, count, extents, err));
-    TRY(write_root_attributes(file, path, config, provenance, err));
+    TRY(write_root_attributes(file, path, config, grid, provenance, err));
     if (config->weights == WEIGHTS_NONE)
         return ERROR_NONE;
 
@@ -806,8 +809,16 @@ static int create_everything(hid_t file, const char *path, const struct config *
 
 /* -- The open file --------------------------------------------------------------------------------- */
 
+/* A file on its way to its name. */
+struct new_file {
+    char *target; /* what `path` leads to */
+    char *folder, *temporary;
+    bool replace;
+};
+
 struct store {
     char *path;
+    struct new_file place; /* of a file that has yet to get its name, else NULLs */
     hid_t file;
     int descriptor; /* of the same file, to look after it; -1 where it is only read */
     int64_t size;
@@ -834,7 +845,15 @@ static void done_datasets(struct store *store)
     store->weights_count = 0;
 }
 
-/* Closes the datasets and the file, whichever are open. */
+static void done_place(struct new_file *place)
+{
+    free(place->target);
+    free(place->folder);
+    free(place->temporary);
+    *place = (struct new_file){0};
+}
+
+/* Closes the datasets and the file, whichever are open. A file without a name goes. */
 static int done_store(struct store *store, struct error *err)
 {
     int code = ERROR_NONE;
@@ -846,6 +865,9 @@ static int done_store(struct store *store, struct error *err)
     }
     if (store->descriptor >= 0)
         close(store->descriptor);
+    if (store->place.temporary != NULL)
+        unlink(store->place.temporary);
+    done_place(&store->place);
     free(store->path);
     *store = (struct store){.file = H5I_INVALID_HID, .descriptor = -1};
     return code;
@@ -1125,13 +1147,16 @@ static int write_counting(struct store *store, const struct weights *weights, in
     return ERROR_NONE;
 }
 
-/* The values of what has yet to come. The file is empty where nothing was written, so that zeros need no writing. */
+/* The values of what has yet to come. The file is empty where nothing was written, so that zeros need no writing; and a shard's
+ * file stays empty where the trajectories and weights of other shards would be, so that many of them are not as many times as
+ * large. The first row is that of `first_run`. */
 static int write_fill(struct store *store, hid_t dataset, const struct dataset_info *info,
-                      const int64_t extents[DIM_COUNT], struct error *err)
+                      const int64_t extents[DIM_COUNT], int64_t first_run, struct error *err)
 {
     if (info->fill == FILL_NONE || info->fill == FILL_ZERO)
         return ERROR_NONE;
     const int64_t rows = extents[info->dims[0]];
+    const bool in_parts = store->grid->shard_count > 1 && info->rank > 1;
     const int64_t row_bytes = row_values(info, extents) * (int64_t)type_size(info->type);
     int64_t block = FILL_BYTES / row_bytes > 1 ? FILL_BYTES / row_bytes : 1;
     if (block > rows)
@@ -1145,9 +1170,14 @@ static int write_fill(struct store *store, hid_t dataset, const struct dataset_i
         else
             memset(&values[at], 0xff, sizeof *values);
     int code = ERROR_NONE;
-    for (int64_t first = 0; code == ERROR_NONE && first < rows; first += block)
-        code = transfer(store, WRITE, dataset, info, extents, first,
-                        rows - first < block ? rows - first : block, values, err);
+    for (int64_t from = first_run, to = first_run + rows, next = first_run;
+         code == ERROR_NONE && next < first_run + rows; next = to) {
+        if (in_parts && !grid_next_runs(store->grid, next, first_run + rows, &from, &to))
+            break;
+        for (int64_t first = from; code == ERROR_NONE && first < to; first += block)
+            code = transfer(store, WRITE, dataset, info, extents, first - first_run,
+                            to - first < block ? to - first : block, values, err);
+    }
     free(values);
     return code;
 }
@@ -1157,7 +1187,7 @@ static int write_fills(struct store *store, struct error *err)
     for (int id = 0; id < DATASET_COUNT; id++) {
         const struct dataset_info info = root_dataset(id);
         if (has_dataset(store->config, id))
-            TRY(write_fill(store, store->datasets[id], &info, store->extents, err));
+            TRY(write_fill(store, store->datasets[id], &info, store->extents, 0, err));
     }
     for (int64_t at = 0; at < store->weights_count; at++) {
         const struct weights *weights = &store->weights[at];
@@ -1165,7 +1195,8 @@ static int write_fills(struct store *store, struct error *err)
         const int64_t extents[DIM_COUNT] = {
             [DIM_RUN] = weights->run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
         for (int id = 0; id < WEIGHTS_COUNT; id++)
-            TRY(write_fill(store, weights->datasets[id], &weights_datasets[id], extents, err));
+            TRY(write_fill(store, weights->datasets[id], &weights_datasets[id], extents, weights->first_run,
+                           err));
     }
     return ERROR_NONE;
 }
@@ -1182,6 +1213,56 @@ static int write_known(struct store *store, struct error *err)
     }
     return ERROR_NONE;
 }
+
+/* -- Sizes ----------------------------------------------------------------------------------------- */
+
+/* *total += the dataset's bytes, of its rows `share` if it has any; false on overflow. */
+static bool add_size(const struct dataset_info *info, const int64_t extents[DIM_COUNT], double share,
+                     int64_t *total)
+{
+    int64_t bytes = (int64_t)type_size(info->type);
+    for (int at = 0; at < info->rank; at++)
+        if (__builtin_mul_overflow(bytes, extents[info->dims[at]], &bytes))
+            return false;
+    if (info->rank > 1 && share < 1)
+        bytes = (int64_t)(share * (double)bytes);
+    return !__builtin_add_overflow(*total, bytes + DATASET_METADATA, total);
+}
+
+/* With so much of the trajectories and weights. */
+static int64_t size_of_share(const struct config *config, const struct grid *grid, double share)
+{
+    int64_t total = METADATA_BLOCK + HISTORY_SIZE + (int64_t)strlen(config->text);
+    const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
+    for (int id = 0; id < DATASET_COUNT; id++) {
+        struct dataset_info info = root_dataset(id);
+        if (has_dataset(config, id) && !add_size(&info, extents, share, &total))
+            return INT64_MAX;
+    }
+    struct weights weights;
+    for (int64_t block = 0; config->weights != WEIGHTS_NONE && next_weights(grid, &block, &weights);) {
+        const int64_t d = weights.dimension;
+        const int64_t weights_extents[DIM_COUNT] = {
+            [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+        for (int id = 0; id < WEIGHTS_COUNT; id++)
+            if (!add_size(&weights_datasets[id], weights_extents, share, &total))
+                return INT64_MAX;
+    }
+    return total;
+}
+
+int64_t store_file_size(const struct config *config, const struct grid *grid)
+{
+    return size_of_share(config, grid, 1);
+}
+
+/* What a shard's file takes on the disk, about. */
+static int64_t shard_space(const struct config *config, const struct grid *grid)
+{
+    return size_of_share(config, grid, (double)grid->shard_runs / (double)grid->run_count);
+}
+
+/* -- The new file ---------------------------------------------------------------------------------- */
 
 /* Makes the whole file under the name `temporary`, which exists and is empty. */
 static int make_file(const char *path, const char *temporary, const struct config *config,
@@ -1249,8 +1330,8 @@ static int put_into_place(const char *path, const char *temporary, bool replace,
 }
 
 /* Everything that can be known before anything is made. `folder` is the file's. */
-static int check_place(const char *path, const char *folder, bool overwrite, int64_t size, bool *replace,
-                       struct error *err)
+static int check_place(const char *path, const char *folder, bool overwrite, int64_t size, int64_t space,
+                       bool *replace, struct error *err)
 {
     if (path[0] == '\0' || path[strlen(path) - 1] == '/')
         return error_set(err, ERROR_IO, "%s: names a folder, a file is needed",
@@ -1277,14 +1358,15 @@ static int check_place(const char *path, const char *folder, bool overwrite, int
                          strerror(errno));
 
     char needed[32], available[32];
-    human((double)size, needed);
+    human((double)space, needed);
     struct statvfs system;
     if (statvfs(folder, &system) == 0) {
         double free_bytes = (double)system.f_bavail * (double)system.f_frsize;
-        if ((double)size > free_bytes)
+        if ((double)space > free_bytes)
             return error_set(err, ERROR_IO, "%s: the sweep needs %s, %s are free on its file system", path,
                              needed, human(free_bytes, available));
     }
+    human((double)size, needed);
     struct rlimit limit;
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
         (double)size > (double)limit.rlim_cur)
@@ -1293,7 +1375,7 @@ static int check_place(const char *path, const char *folder, bool overwrite, int
     return ERROR_NONE;
 }
 
-/* Makes the empty temporary file and asks for its space, which finds out about quotas. */
+/* Makes the empty temporary file and asks for its space, which finds out about quotas; not with size 0. */
 static int reserve(const char *path, const char *temporary, int64_t size, struct error *err)
 {
     if (unlink(temporary) < 0 && errno != ENOENT)
@@ -1302,7 +1384,7 @@ static int reserve(const char *path, const char *temporary, int64_t size, struct
     int descriptor = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor < 0)
         return error_set(err, ERROR_IO, "%s: cannot be created: %s", path, strerror(errno));
-    int reason = fallocate(descriptor, 0, 0, size) == 0 ? 0 : errno;
+    int reason = size == 0 || fallocate(descriptor, 0, 0, size) == 0 ? 0 : errno;
     close(descriptor);
     if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
         char needed[32];
@@ -1320,43 +1402,73 @@ static char *resolve(const char *path)
     return target != NULL ? target : strdup(path);
 }
 
+static int name_place(const char *path, struct new_file *ret, struct error *err)
+{
+    struct new_file place = {.target = resolve(path)};
+    SCOPED_TEXT folder_copy = place.target != NULL ? strdup(place.target) : NULL;
+    SCOPED_TEXT name_copy = place.target != NULL ? strdup(place.target) : NULL;
+    if (folder_copy != NULL && name_copy != NULL) {
+        place.folder = strdup(dirname(folder_copy));
+        if (place.folder == NULL ||
+            asprintf(&place.temporary, "%s/.%s.creating", place.folder, basename(name_copy)) < 0)
+            place.temporary = NULL;
+    }
+    if (place.temporary == NULL) {
+        done_place(&place);
+        return error_set(err, ERROR_MEMORY, "%s: no memory for its name", path);
+    }
+    *ret = place;
+    return ERROR_NONE;
+}
+
+/* Makes the whole file under its temporary name, which is the caller's to remove. */
+static int begin_file(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
+                      const struct provenance *provenance, const volatile sig_atomic_t *stop,
+                      struct new_file *place, struct error *err)
+{
+    /* A shard's file has holes: what is to be there is written, and brought to the disk, before it is named. */
+    const int64_t size = store_file_size(config, grid);
+    const bool whole = grid->shard_count == 1;
+    TRY(check_place(path, place->folder, overwrite, size, whole ? size : shard_space(config, grid),
+                    &place->replace, err));
+    TRY(reserve(path, place->temporary, whole ? size : 0, err));
+    int code = fault_at("create: reserved", err);
+    if (code == ERROR_NONE)
+        code = make_file(path, place->temporary, config, grid, provenance, stop, err);
+    if (code != ERROR_NONE)
+        unlink(place->temporary);
+    return code;
+}
+
+/* Without a name the file goes. */
+static int name_file(const char *path, const struct new_file *place, struct error *err)
+{
+    int code = sync_path(path, place->temporary, 0, err);
+    if (code == ERROR_NONE)
+        code = fault_at("create: to be named", err);
+    if (code == ERROR_NONE)
+        code = put_into_place(place->target, place->temporary, place->replace, err);
+    if (code != ERROR_NONE) {
+        unlink(place->temporary);
+        return code;
+    }
+    TRY(fault_at("create: named", err));
+    return sync_path(path, place->folder, O_DIRECTORY, err);
+}
+
 /* Local. One process makes the file: its failure, at whatever point, is one error on which all agree, and the
  * metadata takes as long for a thousand ranks as for one. */
 static int create_file(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
                        const struct provenance *provenance, const volatile sig_atomic_t *stop,
                        struct error *err)
 {
-    SCOPED_TEXT target = resolve(path);
-    SCOPED_TEXT folder_copy = target != NULL ? strdup(target) : NULL;
-    SCOPED_TEXT name_copy = target != NULL ? strdup(target) : NULL;
-    if (folder_copy == NULL || name_copy == NULL)
-        return error_set(err, ERROR_MEMORY, "%s: no memory for its name", path);
-    const char *folder = dirname(folder_copy);
-    SCOPED_TEXT temporary = NULL;
-    if (asprintf(&temporary, "%s/.%s.creating", folder, basename(name_copy)) < 0) {
-        temporary = NULL;
-        return error_set(err, ERROR_MEMORY, "%s: no memory for its name", path);
-    }
-
-    bool replace = false;
-    const int64_t size = store_file_size(config, grid);
-    TRY(check_place(path, folder, overwrite, size, &replace, err));
-    TRY(reserve(path, temporary, size, err));
-    int code = fault_at("create: reserved", err);
+    struct new_file place;
+    TRY(name_place(path, &place, err));
+    int code = begin_file(path, overwrite, config, grid, provenance, stop, &place, err);
     if (code == ERROR_NONE)
-        code = make_file(path, temporary, config, grid, provenance, stop, err);
-    if (code == ERROR_NONE)
-        code = sync_path(path, temporary, 0, err);
-    if (code == ERROR_NONE)
-        code = fault_at("create: to be named", err);
-    if (code == ERROR_NONE)
-        code = put_into_place(target, temporary, replace, err);
-    if (code != ERROR_NONE) {
-        unlink(temporary);
-        return code;
-    }
-    TRY(fault_at("create: named", err));
-    return sync_path(path, folder, O_DIRECTORY, err);
+        code = name_file(path, &place, err);
+    done_place(&place);
+    return code;
 }
 
 /* -- Opening --------------------------------------------------------------------------------------- */
@@ -1522,6 +1634,20 @@ int store_open(const char *path, const struct config *config, const struct grid 
     return open_parallel(path, config, grid, comm, ret, err);
 }
 
+/* Without the attribute the file is one of the whole sweep. */
+static int read_shard(hid_t file, const char *path, struct grid *grid, struct error *err)
+{
+    int64_t shard, count;
+    if (H5Aexists(file, "shard") == 0)
+        return ERROR_NONE;
+    SCOPED_TEXT text = read_text(file, "shard", NULL);
+    if (text == NULL || !grid_parse_shard(text, &shard, &count))
+        return foreign(err, path, "its attribute shard is %.40s, expected I/N with I from 0 to N - 1",
+                       text != NULL ? text : "no text");
+    grid_take_shard(grid, shard, count);
+    return ERROR_NONE;
+}
+
 /* Fills `config` and `grid` from the file's own text. Both are untouched on failure. */
 static int read_config(hid_t file, const char *path, struct config *config, struct grid *grid,
                        struct error *err)
@@ -1544,6 +1670,8 @@ static int read_config(hid_t file, const char *path, struct config *config, stru
                                (long long)expanded.run_count);
             if (code == ERROR_NONE)
                 code = check_digest(file, path, &parsed, err);
+            if (code == ERROR_NONE)
+                code = read_shard(file, path, &expanded, err);
             if (code == ERROR_NONE) {
                 *config = parsed;
                 *grid = expanded;
@@ -2352,6 +2480,127 @@ int store_check_frame(struct store *store, struct error *err)
     return ERROR_NONE;
 }
 
+/* -- One file out of several ------------------------------------------------------------------------ */
+
+int store_begin(const char *path, bool overwrite, const struct config *config, const struct grid *grid,
+                const struct provenance *provenance, const volatile sig_atomic_t *stop, struct store **ret,
+                struct error *err)
+{
+    quiet();
+    struct new_file place;
+    TRY(name_place(path, &place, err));
+    int code = begin_file(path, overwrite, config, grid, provenance, stop, &place, err);
+    if (code != ERROR_NONE) {
+        done_place(&place);
+        return code;
+    }
+    struct store *store = malloc(sizeof *store);
+    code = store == NULL ? error_set(err, ERROR_MEMORY, "%s: no memory to open it", path)
+                         : init_store(store, path, config, grid, err);
+    if (store == NULL) {
+        unlink(place.temporary);
+        done_place(&place);
+        return code;
+    }
+    store->place = place;
+    if (code == ERROR_NONE)
+        code = open_serial(place.temporary, H5F_ACC_RDWR, &store->file, err);
+    if (code == ERROR_NONE)
+        code = open_datasets(store, err);
+    if (code != ERROR_NONE) {
+        (void)!done_store(store, NULL);
+        free(store);
+        return code;
+    }
+    store->stop = stop;
+    *ret = store;
+    return ERROR_NONE;
+}
+
+int store_publish(struct store *store, struct error *err)
+{
+    struct new_file place = store->place;
+    SCOPED_TEXT path = strdup(store->path);
+    store->place = (struct new_file){0};
+    int code = path == NULL ? no_memory(err, store->path) : ERROR_NONE;
+    int close_code = done_store(store, code == ERROR_NONE ? err : NULL);
+    code = code != ERROR_NONE ? code : close_code;
+    free(store);
+    if (code == ERROR_NONE)
+        code = name_file(path, &place, err);
+    else
+        unlink(place.temporary);
+    done_place(&place);
+    return code;
+}
+
+int store_add_history(struct store *store, const char *line, struct error *err)
+{
+    return append_history(store->file, store->path, line, err);
+}
+
+int store_read_checksums(struct store *store, int64_t first_run, int64_t run_count, uint64_t *ret,
+                         struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 0 && first_run + run_count <= store->grid->run_count);
+    return root_transfer(store, READ, DATASET_CHECKSUM, first_run, run_count, ret, err);
+}
+
+/* The rows of one dataset, in pieces that fit. */
+static int copy_rows(struct store *from, struct store *to, const struct weights *from_weights,
+                     const struct weights *to_weights, int id, int64_t first, int64_t count, void *buffer,
+                     struct error *err)
+{
+    const bool weights = from_weights != NULL;
+    const struct dataset_info info = weights ? weights_datasets[id] : root_dataset(id);
+    const int64_t d = weights ? from_weights->dimension : 0;
+    const int64_t extents[DIM_COUNT] = {
+        [DIM_STEP] = from->config->record_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
+    const int64_t row = row_values(&info, extents) * (int64_t)type_size(info.type);
+    const int64_t most = BLOCK_BYTES / row > 1 ? BLOCK_BYTES / row : 1;
+    for (int64_t end = first + count, rows; first < end; first += rows) {
+        rows = end - first < most ? end - first : most;
+        if (weights) {
+            TRY(weights_transfer(from, READ, from_weights, id, first, rows, buffer, err));
+            TRY(weights_transfer(to, WRITE, to_weights, id, first, rows, buffer, err));
+        } else {
+            TRY(root_transfer(from, READ, id, first, rows, buffer, err));
+            TRY(root_transfer(to, WRITE, id, first, rows, buffer, err));
+        }
+    }
+    return ERROR_NONE;
+}
+
+int store_copy(struct store *from, struct store *to, int64_t first_run, int64_t run_count, struct error *err)
+{
+    assert(first_run >= 0 && run_count >= 1 && first_run + run_count <= from->grid->run_count &&
+           from->grid->run_count == to->grid->run_count && to->config->fields == from->config->fields);
+    /* A block, or a row that is larger. */
+    int64_t most = BLOCK_BYTES, row = from->config->record_count * 8;
+    for (int64_t at = 0; at < from->weights_count; at++) {
+        const int64_t d = from->weights[at].dimension;
+        row = 8 * d * d > row ? 8 * d * d : row;
+    }
+    void *buffer = allocate(row > most ? row : most, 1);
+    int code = buffer == NULL ? no_memory(err, from->path) : ERROR_NONE;
+    for (int64_t first = first_run, end = first_run + run_count, count; code == ERROR_NONE && first < end;
+         first += count) {
+        const struct weights *from_weights = weights_of(from, first), *to_weights = weights_of(to, first);
+        count = end - first;
+        if (from_weights != NULL && from_weights->first_run + from_weights->run_count - first < count)
+            count = from_weights->first_run + from_weights->run_count - first;
+        for (int id = WEIGHTS_STUDENT; code == ERROR_NONE && from_weights != NULL && id <= WEIGHTS_TEACHER;
+             id++)
+            code = copy_rows(from, to, from_weights, to_weights, id, first, count, buffer, err);
+        /* The table's order: the checksum last. */
+        for (int id = DATASET_FIRST_FIELD; code == ERROR_NONE && id < DATASET_COUNT; id++)
+            if (has_dataset(from->config, id))
+                code = copy_rows(from, to, NULL, NULL, id, first, count, buffer, err);
+    }
+    free(buffer);
+    return code;
+}
+
 /* -- About the file -------------------------------------------------------------------------------- */
 
 int store_ranks(struct store *store)
@@ -2363,37 +2612,6 @@ int store_ranks(struct store *store)
 char *store_attribute(struct store *store, const char *name)
 {
     return read_text(store->file, name, NULL);
-}
-
-/* *total += the dataset's bytes; false on overflow. */
-static bool add_size(const struct dataset_info *info, const int64_t extents[DIM_COUNT], int64_t *total)
-{
-    int64_t bytes = (int64_t)type_size(info->type);
-    for (int at = 0; at < info->rank; at++)
-        if (__builtin_mul_overflow(bytes, extents[info->dims[at]], &bytes))
-            return false;
-    return !__builtin_add_overflow(*total, bytes + DATASET_METADATA, total);
-}
-
-int64_t store_file_size(const struct config *config, const struct grid *grid)
-{
-    int64_t total = METADATA_BLOCK + HISTORY_SIZE + (int64_t)strlen(config->text);
-    const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
-    for (int id = 0; id < DATASET_COUNT; id++) {
-        struct dataset_info info = root_dataset(id);
-        if (has_dataset(config, id) && !add_size(&info, extents, &total))
-            return INT64_MAX;
-    }
-    struct weights weights;
-    for (int64_t block = 0; config->weights != WEIGHTS_NONE && next_weights(grid, &block, &weights);) {
-        const int64_t d = weights.dimension;
-        const int64_t weights_extents[DIM_COUNT] = {
-            [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
-        for (int id = 0; id < WEIGHTS_COUNT; id++)
-            if (!add_size(&weights_datasets[id], weights_extents, &total))
-                return INT64_MAX;
-    }
-    return total;
 }
 
 const char *store_hdf5_version(void)

@@ -355,8 +355,11 @@ static int begin_task(struct worker *w, struct error *err)
     while (w->task.trainer == NULL && w->queue.count > 0) {
         uint8_t *wanted = NULL;
         const double start = stopwatch_now();
-        const int64_t group = grid_group_in_order(w->grid, w->queue.first++);
+        const int64_t place = w->queue.first++;
         --w->queue.count;
+        if (!grid_has_place(w->grid, place))
+            continue;
+        const int64_t group = grid_group_in_order(w->grid, place);
         if (!w->fresh)
             TRY(find_wanted(w, group, &wanted, err));
         struct error why = {0};
@@ -480,8 +483,8 @@ static int find_done(struct master *m, struct store *store, bool fresh, const vo
                      struct error *err)
 {
     const struct grid *grid = m->grid;
-    m->progress.run_count = grid->run_count;
-    m->progress.outcomes[OUTCOME_PENDING] = grid->run_count;
+    m->progress.run_count = grid->shard_runs;
+    m->progress.outcomes[OUTCOME_PENDING] = grid->shard_runs;
     if (!fresh) {
         m->group_done = calloc((size_t)grid->group_count, 1);
         if (m->group_done == NULL)
@@ -491,9 +494,12 @@ static int find_done(struct master *m, struct store *store, bool fresh, const vo
         enum { PIECE_RUNS = 16384 };
         for (int64_t from = 0, to; from < grid->group_count; from = to) {
             struct group group, next;
+            to = from + 1;
+            if (!grid_has_group(grid, from))
+                continue;
             grid_group(grid, from, &group);
             const int64_t first_run = group.first_run;
-            for (to = from + 1; to < grid->group_count; ++to) {
+            for (; to < grid->group_count && grid_has_group(grid, to); ++to) {
                 grid_group(grid, to, &next);
                 if (next.first_run + next.run_count - first_run > PIECE_RUNS)
                     break;
@@ -507,7 +513,8 @@ static int find_done(struct master *m, struct store *store, bool fresh, const vo
     for (int64_t g = 0; fresh && g < grid->group_count; ++g) {
         struct group group;
         grid_group(grid, g, &group);
-        forecast_expect(m->forecast, forecast_bin(m->forecast, grid, g), group.cost);
+        if (grid_has_group(grid, g))
+            forecast_expect(m->forecast, forecast_bin(m->forecast, grid, g), group.cost);
     }
     m->progress.cost = forecast_cost(m->forecast);
     schedule_init(grid, m->progress.ranks, m->group_done, m->progress.cost, &m->schedule);

@@ -17,6 +17,7 @@ int command_run(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_replay(int argc, char **argv);
+int command_merge(int argc, char **argv);
 
 /* -- What several of them need --------------------------------------------------------------------- */
 
@@ -38,6 +39,13 @@ enum { COMMAND_TEXT_SIZE = 64 };
 void command_duration(double seconds, char ret[COMMAND_TEXT_SIZE]);
 /* "1.2 GB" */
 void command_bytes(double bytes, char ret[COMMAND_TEXT_SIZE]);
+
+/* "1/4": the grid's shard. */
+const char *command_shard(const struct grid *grid, char ret[COMMAND_TEXT_SIZE]);
+
+/* When and by what: "2026-01-01T00:00:00Z", and the same with the command line behind it. */
+enum { COMMAND_DATE_SIZE = 32, COMMAND_HISTORY_SIZE = 4096 };
+void command_origin(int argc, char **argv, char date[COMMAND_DATE_SIZE], char history[COMMAND_HISTORY_SIZE]);
 
 /* `sgdmap --version` and the attribute `source`: "sgdmap 0.1.0 (git abc1234, dirty)" */
 const char *command_source(void);

@@ -3,7 +3,10 @@
  * Every dataset is created with its full extent, filled and flushed before a run is trained, so that a rank
  * that writes its rows changes no metadata: readers may open the file at any time, and a killed job leaves a
  * file that opens. A run's rows are written before its status, and the checksum last of all; a run whose
- * checksum does not match is damaged and counts as not done. */
+ * checksum does not match is damaged and counts as not done.
+ *
+ * A shard's file (grid.h) has the layout of the whole sweep and the attribute `shard`, "I/N". The runs of other shards stay
+ * pending in it, and their trajectories and weights are holes, which take no space and read as 0. */
 #ifndef SGDMAP_STORE_H
 #define SGDMAP_STORE_H
 
@@ -62,7 +65,7 @@ WARN_UNUSED int store_open(const char *path, const struct config *config, const 
                            struct error *err);
 
 /* Local. Opens a file for reading, without MPI, also while a job writes it; reads and checks its config and
- * shape. `config` and `grid` are filled from the file's own text and freed by the caller. Errors: ERROR_IO,
+ * shape. `config` and `grid`, with the file's shard, are filled from the file's own text and freed by the caller. Errors: ERROR_IO,
  * "FILE: not an sgdmap result file: …" */
 WARN_UNUSED int store_open_read(const char *path, struct config *config, struct grid *grid,
                                 struct store **ret, struct error *err);
@@ -118,6 +121,26 @@ WARN_UNUSED int store_check(struct store *store, int64_t first_run, int64_t run_
  * the attributes by which readers understand the datasets (units, flags, fill values, coordinates, scales), the title.
  * ERROR_IO names the first that differs. */
 WARN_UNUSED int store_check_frame(struct store *store, struct error *err);
+
+/* Local. Begins a file that is put together from others: as by store_create, but it has its name, and takes the place of another,
+ * only when it is published; whatever happens before, store_close removes it. `stop` ends everything that is done with it. */
+WARN_UNUSED int store_begin(const char *path, bool overwrite, const struct config *config,
+                            const struct grid *grid, const struct provenance *provenance,
+                            const volatile sig_atomic_t *stop, struct store **ret, struct error *err);
+
+/* Local. Copies neighbouring runs between files of one digest: every value that belongs to them, to the last bit. */
+WARN_UNUSED int store_copy(struct store *from, struct store *to, int64_t first_run, int64_t run_count,
+                           struct error *err);
+
+/* Local. Adds a line to the attribute `history`, in whose room the lines after the first give way. */
+WARN_UNUSED int store_add_history(struct store *store, const char *line, struct error *err);
+
+/* Local. Brings a file that was begun to the disk and gives it its name. Whatever comes of it, the store is closed and freed. */
+WARN_UNUSED int store_publish(struct store *store, struct error *err);
+
+/* Local. Reads the runs' checksums, 0 where there is none: ret [run_count]. */
+WARN_UNUSED int store_read_checksums(struct store *store, int64_t first_run, int64_t run_count, uint64_t *ret,
+                                     struct error *err);
 
 /* Local. Reads a root attribute of text: NULL if there is none. Free with free(). */
 char *store_attribute(struct store *store, const char *name);

@@ -31,8 +31,9 @@ from .sweep import AXES, flag_codes, has_outcome
 BOUNDARY_AXES = ("step_size", "teacher_norm", "init_scale")
 EDGES = ("upper", "lower")
 
-# Why a setting has a critical value or none.
+# Why a setting has a critical value or none; the kinds of which a bound is known, the last value of the grid.
 KINDS = ("estimated", "all converge", "none converge", "less than half converge", "beyond the grid", "no outcomes")
+_OUTSIDE = ("all converge", "beyond the grid")
 
 # The penalty of the fit, weak on purpose (see fit_logistic): runs added beyond either end, and the rate of the
 # steepness' exponential prior, a mean spacing of the grid being the unit.
@@ -393,7 +394,7 @@ def _critical(
     all_degrees = np.full(settings, np.nan)
     # A gap is as wide as it is: there is nothing to estimate.
     all_degrees[fitted] = np.where(from_grid, np.inf, degrees)
-    outside = np.isin(kind, ("all converge", "beyond the grid"))
+    outside = np.isin(kind, _OUTSIDE)
     low[outside], high[outside] = u[end[outside]], np.inf
     basis = np.full(settings, "", dtype="<U9")
     basis[fitted] = np.where(many, "bootstrap", "grid")
@@ -1075,6 +1076,8 @@ def _series(critical: xr.Dataset, laws: xr.Dataset | None, plan: Plan) -> tuple[
     count = math.prod(critical.sizes[name] for name in varying)
     if len(series) < count:
         common.append(f"{len(series)} of {count} settings")
+    if any(critical.kind.isel(line["place"]).isin(_OUTSIDE).any() for line in series):
+        common.append("arrow: beyond the grid")
     return series, "; ".join(common)
 
 
@@ -1107,7 +1110,7 @@ def _draw_series(ax: Axes, critical: xr.Dataset, plan: Plan, series: list[dict[s
                     capthick=0.6, label=line["label"] or " ", zorder=3)
         shown += [*middle[known], *low[known], *high[known]]
         # Where the boundary lies beyond the grid there is a bound all the same.
-        outside = np.isin(one.kind.values, ("all converge", "beyond the grid"))
+        outside = np.isin(one.kind.values, _OUTSIDE)
         bound = low if critical.attrs["edge"] == "upper" else high
         if outside.any():
             ax.plot(x[outside], bound[outside], linestyle="none", color=line["colour"], markersize=4,

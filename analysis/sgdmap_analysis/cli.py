@@ -17,7 +17,10 @@ from .errors import ArgumentError, SweepError
 # answers at once.
 COMMANDS = (
     "boundary",
+    "compare",
     "map",
+    "phases",
+    "trajectories",
     "report",
     "serve",
 )

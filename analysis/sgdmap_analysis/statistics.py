@@ -84,6 +84,57 @@ def convergence(counts: xr.DataArray, confidence: float = 0.95) -> xr.Dataset:
     )
 
 
+def median_interval(
+    values: np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The median and its distribution-free interval, between order statistics.
+
+    Between the l-th smallest and the l-th largest of n values lies the median of their distribution with probability
+    1 - 2 P(Bin(n, 1/2) < l), at least: the largest l is taken for which that is at least `confidence`. There is none for few
+    values (fewer than six at 0.95): then the interval goes from the smallest to the largest, and covers less.
+
+    Source: H. A. David, H. N. Nagaraja, Order Statistics, 3rd ed., Wiley 2003, section 7.1.
+
+    Parameters
+    ----------
+    values
+        [..., m]; NaN is no value, infinities count (runs of which is known only that they take longer).
+
+    Returns
+    -------
+    median, low, high, coverage
+        [...]; NaN where there is no value. The median of two middle values one of which is infinite is infinite.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)  # NaN last
+    n = (~np.isnan(ordered)).sum(-1)
+    ranks, coverages = _median_ranks(int(n.max(initial=0)), confidence)
+    rank = ranks[n]
+
+    def at(index: np.ndarray) -> np.ndarray:
+        if ordered.shape[-1] == 0:
+            return np.full(n.shape, np.nan)
+        return np.take_along_axis(ordered, np.maximum(index, 0)[..., None], -1)[..., 0]
+
+    below, above = at((n - 1) // 2), at(n // 2)
+    with np.errstate(invalid="ignore"):
+        middle = np.where(np.isinf(above), above, (below + above) / 2)
+    empty = n == 0
+    return tuple(np.where(empty, np.nan, part) for part in (middle, at(rank - 1), at(n - rank), coverages[n]))
+
+
+def _median_ranks(most: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """l and the coverage of the interval for each number of values up to `most`."""
+    ranks, coverages = np.ones(most + 1, dtype=np.int64), np.zeros(most + 1)
+    for n in range(1, most + 1):
+        # In logarithms: 2^-n is 0 for a thousand replicates and more.
+        terms = np.cumsum([0.0, *np.log((n - np.arange(n // 2)) / np.arange(1, n // 2 + 1))]) - n * np.log(2)
+        below = np.cumsum(np.exp(terms))  # P(Bin(n, 1/2) <= j), j up to n/2
+        enough = np.flatnonzero(1 - 2 * below[: (n + 1) // 2] >= confidence)
+        ranks[n] = enough[-1] + 1 if enough.size else 1
+        coverages[n] = max(0.0, 1 - 2 * below[ranks[n] - 1])
+    return ranks, coverages
+
+
 # Ties go to the outcome that stands first here. Convergence is last: a cell drawn as converged has more converged
 # runs than runs of any other outcome.
 TIE_ORDER = ("diverged", "stalled", "unfinished", "converged")

@@ -141,7 +141,7 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
             for value in wanted:
                 match = np.isclose(values, value, rtol=1e-6, atol=0) if numeric else values == value
                 if not match.any():
-                    raise ArgumentError(f"{axis} has no value {value}; it has {listed(values)}")
+                    raise ArgumentError(f"{axis} has no value {listed(np.array([value]))}; it has {listed(values)}")
                 found.append(int(np.argmax(match)))
             index = np.unique(found)
         sweep = sweep.isel({axis: index})

@@ -156,11 +156,11 @@ def cell_statistics(sweep: xr.Dataset, x: str, y: str, confidence: float = 0.95)
 
     Returns a Dataset [other axes, y, x] of `counts` [outcome, ...]; `n`, `k`, `probability`, `low`, `high` (see
     `statistics.convergence`); `most_frequent`, `share` (see `statistics.most_frequent`); and medians over
-    replicates: `final_error` of the runs with an outcome, infinite for those that diverged; `converged_step` of the runs that
-    converged; `diverged_step`, the steps done by those that diverged; `phase1`, the length of phase I in steps, of the runs that
-    reached phase II and did not diverge. Medians are NaN where there is no such run. `phase2_k` counts the runs behind
-    `phase1`, out of `n`; `phase2_low`, `phase2_high` are Wilson's interval of their share. `phase1` and these are left out where
-    the file has no `phase2_step`.
+    replicates: `final_error` of the runs with an outcome, infinite for those that diverged; `converged_step` of the
+    runs that converged; `diverged_step`, the steps done by those that diverged; `phase1`, the length of phase I in
+    steps, of the runs that reached phase II and did not diverge. Medians are NaN where there is no such run.
+    `phase2_k` counts the runs behind `phase1`, out of `n`; `phase2_low`, `phase2_high` are Wilson's interval of their
+    share. `phase1` and these are left out where the file has no `phase2_step`.
     """
     over = tuple(name for name in ("replicate",) if name not in (x, y))
     counts = outcome_counts(sweep.status, over)
@@ -280,15 +280,24 @@ class Swatch:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Where `values`, a DataArray [other axes, y, x], are 1/2, interpolated between the centres of cells."""
+
+    values: xr.DataArray
+    colour: str = style.INK
+    width: float = 0.8
+    dashes: tuple[float, float] | None = None
+    halo: bool = True
+
+
+@dataclass(frozen=True)
 class Layer:
     """One quantity made ready to draw.
 
     image
         RGBA DataArray [other axes, y, x, rgba].
-    contour, contour_note
-        Whether the line of probability 1/2 belongs on it, and what the key says of the line.
-    bounds
-        Whether the lines on which an end of the probability's interval is 1/2 belong on it too.
+    lines, line_note
+        What is drawn over it, the last on top, and what the key says of that.
     """
 
     title: str
@@ -296,12 +305,11 @@ class Layer:
     bars: list[ColourBar]
     swatches: list[Swatch]
     note: str
-    contour: bool
-    contour_note: str = ""
-    bounds: bool = False
+    lines: tuple[Line, ...] = ()
+    line_note: str = ""
 
-    def without_contour(self) -> Layer:
-        return replace(self, contour=False, contour_note="", bounds=False, bars=[replace(bar, mark=None) for bar in self.bars])
+    def without_lines(self) -> Layer:
+        return replace(self, lines=(), line_note="", bars=[replace(bar, mark=None) for bar in self.bars])
 
 
 def layer(quantity: str, cells: xr.Dataset) -> Layer:
@@ -309,7 +317,7 @@ def layer(quantity: str, cells: xr.Dataset) -> Layer:
     painters = {"probability": _probability, "outcome": _outcome, "final_error": _final_error, "steps": _steps,
                 "phase1": _phase1}
     check_quantities(cells, [quantity])
-    image, bars, swatches, note, contour = painters[quantity](cells)
+    image, bars, swatches, note = painters[quantity](cells)
     titles = {
         "probability": "Probability of convergence",
         "outcome": "Outcome" if cells.n.max() <= 1 else "Most frequent outcome",
@@ -317,15 +325,23 @@ def layer(quantity: str, cells: xr.Dataset) -> Layer:
         "steps": "Steps to convergence or divergence",
         "phase1": "Length of phase I" if cells.n.max() <= 1 else "Median length of phase I",
     }
-    contour_note = "line: probability of convergence 1/2" if quantity == "final_error" else ""
-    # Only where the probability itself is drawn: elsewhere the lines would hide the colours they do not explain.
-    bounds = quantity == "probability" and bool(cells.n.max() > 1)
-    if bounds:
-        decided = ((cells.low >= 0.5) | (cells.high < 0.5)) & (cells.n > 0)
-        contour_note = ("line: 1/2; dashed: where an end of the interval is 1/2"
-                        if decided.any() else "line: 1/2; no cell has enough runs to tell its side of it")
-    return Layer(titles[quantity], xr.DataArray(image, dims=(*cells.n.dims, "rgba")), bars, swatches, note, contour,
-                 contour_note, bounds)
+    lines, line_note = [Line(cells.probability)], "line: probability of convergence 1/2"
+    if quantity == "probability":
+        line_note = ""
+        if cells.n.max() > 1:
+            # Only where the probability itself is drawn: elsewhere the lines would hide the colours they do not
+            # explain. The lower end is 1/2 where the probability is high and its blue dark, the upper one where it is
+            # pale.
+            known = cells.n > 0
+            lines = [Line(cells[bound].where(known), colour, 0.5, (3.2, 1.8), halo=False)
+                     for bound, colour in (("low", "white"), ("high", style.INK))] + lines
+            decided = ((cells.low >= 0.5) | (cells.high < 0.5)) & known
+            line_note = ("line: 1/2; dashed: where an end of the interval is 1/2" if decided.any()
+                         else "line: 1/2; no cell has enough runs to tell its side of it")
+    elif quantity != "final_error":
+        lines, line_note = [], ""
+    return Layer(titles[quantity], xr.DataArray(image, dims=(*cells.n.dims, "rgba")), bars, swatches, note, tuple(lines),
+                 line_note)
 
 
 def _nothing(cells: xr.Dataset) -> list[Swatch]:
@@ -363,7 +379,7 @@ def _probability(cells: xr.Dataset) -> tuple:
     p = cells.probability.values
     image = _over_failed(style.PROBABILITY(np.nan_to_num(p))[..., :3], np.isfinite(p), cells)
     bar = ColourBar(style.PROBABILITY, Normalize(0, 1), mark=0.5)
-    return image, [bar], _nothing(cells), _interval_note(cells), True
+    return image, [bar], _nothing(cells), _interval_note(cells)
 
 
 def _outcome(cells: xr.Dataset) -> tuple:
@@ -379,7 +395,7 @@ def _outcome(cells: xr.Dataset) -> tuple:
         if (outcome == name).any()
     ]
     note = "paler where replicates disagree" if cells.n.max() > 1 else ""
-    return image, [], swatches + _nothing(cells), note, False
+    return image, [], swatches + _nothing(cells), note
 
 
 def _final_error(cells: xr.Dataset) -> tuple:
@@ -391,7 +407,7 @@ def _final_error(cells: xr.Dataset) -> tuple:
     colours[diverged] = to_rgb(style.OUTCOME_COLOURS["diverged"])
     swatches = [Swatch("diverged", _single("diverged"))] if diverged.any() else []
     image = _over_failed(colours, ~np.isnan(error), cells)
-    return image, [ColourBar(cmap, norm)], swatches + _nothing(cells), "", True
+    return image, [ColourBar(cmap, norm)], swatches + _nothing(cells), ""
 
 
 def _steps(cells: xr.Dataset) -> tuple:
@@ -420,7 +436,7 @@ def _steps(cells: xr.Dataset) -> tuple:
     notes = [f"neither: {' or '.join(names)}"] if names else []
     notes += ["median of the runs of the most frequent outcome"] if cells.n.max() > 1 else []
     note = "; ".join(notes)
-    return image, bars, swatches + _nothing(cells), note, False
+    return image, bars, swatches + _nothing(cells), note
 
 
 # From dark (short) to pale, and not so pale that a long phase I looks like none.
@@ -430,8 +446,8 @@ PHASE1_STEPS = style.ramp("sgdmap_phase1", ["#2a0a4a", "#31688e", "#35b779", "#a
 def _phase1(cells: xr.Dataset) -> tuple:
     """Each cell in the colour of the most frequent of three: reached phase II, did not, diverged.
 
-    Ties go to divergence, then to no phase II: what has the colour of a length reached phase II in more than half of the
-    runs that did not diverge.
+    Ties go to divergence, then to no phase II: what has the colour of a length reached phase II in more than half of
+    the runs that did not diverge.
     """
     diverged = cells["counts"].sel(outcome="diverged").transpose(*cells.n.dims).values
     reached = cells.phase2_k.values
@@ -450,7 +466,7 @@ def _phase1(cells: xr.Dataset) -> tuple:
     swatches = [Swatch("diverged", _single("diverged"))] if is_diverged.any() else []
     swatches += [Swatch("no phase II", np.array([to_rgb(style.NEITHER)]))] if is_never.any() else []
     note = "median of runs with phase II, where most have it" if cells.n.max() > 1 else ""
-    return _over_failed(colours, known, cells), bars, swatches + _nothing(cells), note, False
+    return _over_failed(colours, known, cells), bars, swatches + _nothing(cells), note
 
 
 # -- Layout ------------------------------------------------------------------------------------------------------------
@@ -559,12 +575,35 @@ def draw_map(
     vector
         Prepare for pdf and svg, which have no pixels: no `cell`.
     """
+    layers = [layer(quantity, cells) for quantity in quantities]
+    return draw_layers(cells, x, y, layers, title=title, width=width, dpi=dpi, cell=cell, vector=vector)
+
+
+def draw_layers(
+    cells: xr.Dataset,
+    x: str,
+    y: str,
+    layers: Sequence[Layer],
+    *,
+    title: str = "",
+    width: float | None = None,
+    dpi: float | None = None,
+    cell: int | None = None,
+    vector: bool = False,
+    foot: tuple[float, float] = (0.0, 0.0),
+) -> Figure:
+    """`draw_map` of layers of any kind. `cells` has `n` [other axes, y, x] and the axes' coordinates.
+
+    foot
+        Least width of the figure where `width` is not given, and the height left free below everything else, for the
+        caller to draw on.
+    """
     if cell is not None and vector:
         raise ArgumentError("--cell counts the pixels of a .png; a .pdf or .svg has none")
     if cell is not None and width is not None and dpi is not None:
         raise ArgumentError("--cell, --width and --dpi are one too many: two of them decide the third")
     with matplotlib.rc_context(style.parameters()):
-        return _Sheet(cells, x, y, quantities, title, width, dpi, vector).draw(cell)
+        return _Sheet(cells, x, y, layers, title, width, dpi, vector, foot).draw(cell)
 
 
 class _CellImage(AxesImage):
@@ -591,22 +630,23 @@ class _CellImage(AxesImage):
 class _Sheet:
     """The figure while it is laid out. Lengths are inches, heights count from the top."""
 
-    def __init__(self, cells: xr.Dataset, x: str, y: str, quantities: Sequence[str], title: str,
-                 width: float | None, dpi: float | None, vector: bool) -> None:
+    def __init__(self, cells: xr.Dataset, x: str, y: str, layers: Sequence[Layer], title: str,
+                 width: float | None, dpi: float | None, vector: bool, foot: tuple[float, float]) -> None:
         self.cells = cells
         self.x, self.y = Axis.of(x, cells[x].values), Axis.of(y, cells[y].values)
-        self.layers = [layer(quantity, self.cells) for quantity in quantities]
+        self.layers = list(layers)
         if not _interpolates(self.x, self.y):
-            self.layers = [block.without_contour() for block in self.layers]
+            self.layers = [block.without_lines() for block in self.layers]
         self.facets = facets(self.cells, x, y)
         self.title = title
         self.vector = vector
+        self.foot = foot
         self.cell: tuple[int, int] | None = None  # pixels of a cell, across and up, if they decide the layout
         self.panel: tuple[float, float] | None = None  # width and height of the panels then
         self.gap = self.line_gap = _GAP  # between the panels of a line, and between lines
         self.overhang = 0.0  # of tick labels beyond the right end of a panel
         single = len(self.layers) * self.facets.grid_columns == 1
-        self.width = width or (3.25 if single else 5.5)
+        self.width = width or max(3.25 if single else 5.5, foot[0])
         self.fixed_width = width is not None
         self.dpi = dpi or DPI
         self.fixed_dpi = dpi is not None
@@ -670,17 +710,11 @@ class _Sheet:
                 mesh.set_linewidth(0.15)
         ax.set_xlim(self.x.edges[[0, -1]])
         ax.set_ylim(self.y.edges[[0, -1]])
-        if block.bounds:
-            # The lower end is 1/2 where the probability is high and its blue dark, the upper one where it is pale.
-            for bound, colour in (("low", "white"), ("high", style.INK)):
-                values = self.cells[bound].where(self.cells.n > 0).isel(place).values
-                for line_x, line_y in half_contour(self.x, self.y, values):
-                    ax.plot(line_x, line_y, color=colour, linewidth=0.5, linestyle=(0, (3.2, 1.8)), zorder=2.5,
-                            dash_capstyle="butt")
-        if block.contour:
-            for line_x, line_y in half_contour(self.x, self.y, self.cells.probability.isel(place).values):
-                ax.plot(line_x, line_y, color=style.INK, linewidth=0.8, solid_capstyle="butt", zorder=3,
-                        path_effects=[Stroke(linewidth=1.8, foreground="white", alpha=0.85), Normal()])
+        for line in block.lines:
+            for line_x, line_y in half_contour(self.x, self.y, line.values.isel(place).values):
+                halo = [Stroke(linewidth=line.width + 1, foreground="white", alpha=0.85), Normal()] if line.halo else []
+                ax.plot(line_x, line_y, color=line.colour, linewidth=line.width, zorder=3, solid_capstyle="butt",
+                        dash_capstyle="butt", linestyle=(0, line.dashes) if line.dashes else "-", path_effects=halo)
 
     def _rasterized(self) -> bool:
         return self.vector and self.cells.n.size * len(self.layers) > _RASTER_CELLS
@@ -735,7 +769,7 @@ class _Sheet:
         self.cell = cell
         self.x, self.y = self.x.evenly(), self.y.evenly()
         # A line along cells as small as pixels hides what it separates.
-        self.layers = [block.without_contour() for block in self.layers]
+        self.layers = [block.without_lines() for block in self.layers]
         across, up = cell[0] * self.x.values.size, cell[1] * self.y.values.size
         # Labels depend on the size of the panels, and with a given width that size on the labels.
         for _ in range(3):
@@ -764,7 +798,7 @@ class _Sheet:
             before, after = self._margins(left)
             blocks = self.block_columns * self._block_width(self.panel[0]) + (self.block_columns - 1) * _BLOCK_GAP
             heading = max(self._text_width(text, 7, weight="bold") for text in self._headings())
-            self.width = max(before + blocks + after, before + heading + _PAD)
+            self.width = max(before + blocks + after, before + heading + _PAD, self.foot[0])
         return left, bottom
 
     def _widest(self, labels: Sequence[str]) -> float:
@@ -880,7 +914,7 @@ class _Sheet:
                 keys.append((key_x, y0, _SIDE_KEY - _PAD))
                 used = self._key(block, key_x, y0, _SIDE_KEY - _PAD, block_height, draw=False)
                 end = max(end, y0 + used)
-        self.width, self.height = self._whole(self.width), self._whole(end + _PAD)
+        self.width, self.height = self._whole(self.width), self._whole(end + _PAD + self.foot[1])
         self._check_size()
         # A grain more, since matplotlib cuts off what is no whole pixel.
         grain = 1e-6 / self.dpi
@@ -977,7 +1011,7 @@ class _Sheet:
                     self._text(at[0] + box + 0.04, at[1] + _KEY_BAR / 2, swatch.label, fontsize=size,
                                va="center_baseline")
             used += lines * _KEY_LINE
-        for note in filter(None, (block.note, block.contour_note)):
+        for note in filter(None, (block.note, block.line_note)):
             for line in self._wrapped(note, width, size):
                 if draw:
                     self._text(x, y + used - 0.01, line, fontsize=size, va="top", color=style.MUTED)
@@ -1006,7 +1040,7 @@ class _Sheet:
                        (width if lying else height) / 0.3)
         else:
             few = (width if lying else height) < 1.1
-            colorbar.set_ticks([0, 0.5, 1] if few else [0, 0.25, 0.5, 0.75, 1])
+            colorbar.set_ticks(np.linspace(bar.norm.vmin, bar.norm.vmax, 3 if few else 5))
             (cax.xaxis if lying else cax.yaxis).set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if bar.mark is not None:
             draw = cax.axvline if lying else cax.axhline

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import hashlib
 import http.client
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 from conftest import OUTCOMES, realistic_axes, realistic_model, write_sweep
 
-from sgdmap_analysis import cli, open_sweep, report, serve
+from sgdmap_analysis import cli, open_sweep, report, serve, trajectories
 from sgdmap_analysis.statistics import wilson_interval
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,27 @@ def decoded(header: dict, packed: bytes, name: str) -> np.ndarray:
     scaled = field["low"] + (codes - 1) * (field["high"] - field["low"]) / 65534
     values = 10.0**scaled if field["unit"] is None else np.sinh(scaled) * field["unit"]
     return np.where(codes == 0, np.nan, values)
+
+
+STEPS = np.unique(np.concatenate([[0], np.geomspace(1, 20000, 22).astype(int)]))
+
+
+@pytest.fixture(scope="module")
+def realistic_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only. As in conftest, with trajectories that look like those of training."""
+    random = np.random.default_rng(8)
+
+    def rows(setting: dict) -> dict[str, np.ndarray]:
+        pace = setting["step_size"] * np.exp(random.normal(0, 0.3))
+        error = np.maximum((0.3 + setting["init_scale"]) * np.exp(-pace * STEPS / 3), 9e-4)
+        if pace > 0.05:
+            error = np.where(STEPS < 40, (1 + pace) ** STEPS.clip(0, 40), np.nan)
+        potential = -error * setting["dimension"] * np.exp(random.normal(0, 0.2))
+        return {"error": error, "loss": error**2, "potential": potential, "potential_norm": potential / 2, "gradient_norm": 3 * error,
+                "alignment": np.where(np.isnan(error), np.nan, 0.4 - (setting["init_scale"] > 1.2) * np.exp(-pace * STEPS)), "weight_norm": 1 + error}
+
+    path = tmp_path_factory.mktemp("realistic") / "realistic.nc"
+    return write_sweep(path, realistic_axes(), realistic_model(), steps=STEPS, rows=rows)
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +137,22 @@ def test_runs_without_an_outcome_are_neither_for_nor_against(sweep_file):
         assert (low, high) == pytest.approx([bound.item() for bound in wilson_interval(k, n)], abs=1e-5)
 
 
-def test_trajectories_are_quantiles_of_the_file(sweep_file):
+def test_trajectories_are_those_of_the_command(sweep_file):
     """The rounding of the codes is at most half a step of the field's logarithm."""
-    axes = {"replicate": range(5), "step_size": np.geomspace(1e-3, 1e-2, 4), "init_scale": [0.0, 0.5, 1.0]}
-    path = sweep_file(axes, steps=(0, 1, 10, 100))
+    axes = {"replicate": range(5), "step_size": np.geomspace(1e-3, 1e-1, 4), "init_scale": [0.0, 0.5, 1.0]}
+    path = sweep_file(axes, steps=(0, 1, 10, 100))  # the last step size diverges after its second record
     sweep = open_sweep(path)
     header, packed = report.collect_trajectories(sweep)
     raw = gzip.decompress(packed)
     assert [field["name"] for field in header["fields"]] == list(report.FIELDS)
     assert header["note"] == ""
     for name in report.FIELDS:
-        values = sweep[name].transpose(*report.SETTING_AXES, "replicate", "step").values.reshape(12, 5, 4)
-        expected = np.quantile(values, report.QUANTILES, axis=1)
+        bands = trajectories.bands(sweep, name, quantiles=(report.QUANTILES[0], report.QUANTILES[2]))
+        edges = bands.quantiles.transpose("quantile", *report.SETTING_AXES, "step").values.reshape(2, 12, 4)
+        middle = bands["median"].transpose(*report.SETTING_AXES, "step").values.reshape(12, 4)
+        expected = np.stack([edges[0], middle, edges[1]])
+        expected = np.where(np.isfinite(expected), expected, np.nan)
+        assert np.isfinite(expected).any() and (name in report.SIGNED_FIELDS or np.isnan(expected).any())
         found = decoded(header, raw, name)
         field = next(item for item in header["fields"] if item["name"] == name)
         step = (field["high"] - field["low"]) / 65534 * (np.log(10) if field["unit"] is None else 1)
@@ -151,7 +177,7 @@ def test_trajectories_are_thinned_to_their_budget_and_say_so(realistic_file):
     assert f"{kept:,} of 1,700 settings" in header["note"]
     # What is left is right.
     place = {name: [list(sweep[name].values).index(value) for value in values] for name, values in header["axes"].items()}
-    expected = report._bands(sweep.error.isel(place))
+    expected = report._bands(sweep.isel(place), "error")
     found = decoded(header, gzip.decompress(packed), "error")
     np.testing.assert_allclose(found, np.where(np.isfinite(expected), np.maximum(expected, 1e-40), np.nan), rtol=1e-2)
 
@@ -456,3 +482,109 @@ def test_a_taken_port_is_said(sweep_file, capsys):
         other.listen()
         assert run("serve", sweep_file(), "--port", other.getsockname()[1]) == 74
     assert "in use" in capsys.readouterr().err
+
+
+# -- In a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Path:
+    """The module playwright-core, installed once into the build folder; else the tests are skipped."""
+    for tool in ("node", "npm", "chromium"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    folder = ROOT / "build" / "browser"
+    module = folder / "node_modules" / "playwright-core"
+    wanted = json.loads((ROOT / "tests" / "browser" / "package.json").read_text())["dependencies"]["playwright-core"]
+    if not (module / "package.json").exists() or json.loads((module / "package.json").read_text())["version"] != wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(ROOT / "tests" / "browser" / name, folder)
+        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            pytest.skip(f"playwright-core {wanted} could not be installed: {(done.stderr.strip() or 'npm failed').splitlines()[-1]}")
+    return module
+
+
+def test_in_a_browser(playwright, realistic_file, realistic_page, sweep_file, tmp_path, served):
+    sweep = open_sweep(realistic_file)
+    numbers = json.loads(unpacked(realistic_page.read_text(), "data-numbers"))
+    cells = numbers["cells"]
+    sizes = [len(axis["values"]) for axis in numbers["axes"]]
+    names = [axis["name"] for axis in numbers["axes"]]
+    steps, scales = sweep.step_size.values, sweep.init_scale.values
+
+    def expected(x: int, y: int) -> dict:
+        place = [x if name == "step_size" else y if name == "init_scale" else 0 for name in names]
+        cell = int(np.ravel_multi_index(place, sizes))
+        k, n = cells["k"][cell], cells["n"][cell]
+        low, high = wilson_interval(k, n)
+        return {"x": x, "y": y, "count": f"{k} of {n}", "interval": f"{low:.2f} to {high:.2f}",
+                "words": [f"init. scale = {scales[y]:g}", f"η = {float(f'{steps[x]:.3g}'):g}" if steps[x] >= 1e-3 else "η = "]}
+
+    table = np.array([cells["k"], cells["n"]])
+    dimension = np.array(numbers["axes"][0]["values"])[np.unravel_index(np.arange(len(cells["n"])), sizes)[0]]
+    half = int(((table[0] >= 0.5 * table[1]) & (dimension == 10)).sum())
+    stalled = int((np.array(numbers["outcomes"])[cells["most_frequent"]] == "stalled").sum())
+
+    hostile = sweep_file(name="hostile.nc")
+    with h5py.File(hostile, "r+") as file:
+        file.attrs["title"], file.attrs["config"], file.attrs["host"] = HOSTILE, HOSTILE, HOSTILE
+    hostile_page = tmp_path / "hostile.html"
+    assert run("report", hostile, "-o", hostile_page) == 0
+
+    states = ["converged"] * 4 + ["pending"] * 8
+    growing = sweep_file(name="growing.nc", model=lambda setting: (states.pop(0), 500, 1e-4))
+    server = served(growing, "--interval", "0.3")
+    go = tmp_path / "go"
+
+    def grow() -> None:
+        while not go.exists():
+            if stop.wait(0.05):
+                return
+        with h5py.File(growing, "r+") as file:
+            for name in ("error", "loss", "potential", "alignment", "gradient_norm", "weight_norm"):
+                file[name][4:7] = 1.0
+            file["steps_done"][4:7], file["final_error"][4:7] = 500, 1e-4
+            file["status"][4:7], file["checksum"][4:7] = 2, 1
+
+    stop = threading.Event()
+    writer = threading.Thread(target=grow)
+    writer.start()
+    settings = {
+        "playwright": str(playwright), "chromium": shutil.which("chromium"), "folder": str(tmp_path),
+        "pictures": os.environ.get("SGDMAP_PICTURES"),
+        "page": str(realistic_page), "title": "synthetic sweep", "counts": {name: count for name, count in numbers["counts"].items() if count},
+        "cells": [expected(13, 2), expected(6, 4), expected(24, 16)], "corner": "η = 10⁻⁴, init. scale = 0",
+        "filters": [{"text": "p>=0.5 d=10", "count": f"{half:,} of"}, {"text": "most frequent = stalled", "count": f"{stalled:,} of"},
+                    {"text": "stalled", "count": f"{stalled:,} of"}, {"text": "step size < 0.01", "count": "816 of"}],
+        "hostile": str(hostile_page), "hostileText": HOSTILE,
+        "live": {"url": server.url, "go": str(go), "before": "4", "after": "7"},
+    }
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    try:
+        done = subprocess.run(["node", ROOT / "tests" / "browser" / "report.js", tmp_path / "settings.json"], capture_output=True,
+                              text=True, timeout=240)
+    finally:
+        stop.set()
+        writer.join()
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+
+    # What was downloaded is what the file holds. The map: d = 50, as chosen in the table before.
+    rows = read_csv(tmp_path / "map.csv")
+    assert len(rows) == 25 * 17
+    for row in rows:
+        place = {"dimension": 50, "teacher_norm": float(row["teacher_norm"])}
+        one = sweep.status.sel(place).sel(step_size=float(row["step_size"]), init_scale=float(row["init_scale"])).squeeze().values
+        assert int(row["dimension"]) == 50 and int(row["k"]) == (one == 2).sum() and int(row["n"]) == 4
+    rows = read_csv(tmp_path / "settings.csv")
+    assert len(rows) == 1700 and sum(int(row["k"]) for row in rows) == numbers["counts"]["converged"]
+    rows = read_csv(tmp_path / "trajectories.csv")
+    assert [int(row["step"]) for row in rows] == STEPS.tolist() and "error_q50" in rows[0]
+    assert len(read_csv(tmp_path / "boundary.csv")) == 2 * 2 * 17
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))

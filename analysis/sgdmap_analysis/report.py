@@ -19,7 +19,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import xarray as xr
@@ -27,7 +27,7 @@ import xarray as xr
 from . import __version__, style
 from .errors import ArgumentError, FileError
 from .maps import Axis, cell_statistics
-from .sweep import AXES, FINAL_OUTCOMES, flag_codes, has_outcome
+from .sweep import AXES, flag_codes, has_outcome
 
 # The axes of the page: each cell is a setting, over whose replicates the statistics are.
 SETTING_AXES = tuple(name for name in AXES if name != "replicate")
@@ -47,13 +47,16 @@ FIELD_LABELS = {
 }
 
 # Median and band of the trajectories over the replicates.
-QUANTILES = (0.1, 0.5, 0.9)
+QUANTILES = (0.25, 0.5, 0.75)
 
 # Failures listed one by one.
 MAX_FAILURES = 1000
 
 # Values read to measure the phases: more would keep the user waiting for minutes.
 _MAX_PHASE_VALUES = 60_000_000
+
+# Stands for infinity in JSON.
+_INFINITE = 1e300
 
 # Fields and records, from rich to poor, of which the first is taken that fits into the budget.
 _LADDER = ((6, 64), (4, 64), (4, 48), (4, 32), (4, 24))
@@ -186,8 +189,10 @@ def _cells(sweep: xr.Dataset, confidence: float) -> dict[str, Any]:
     ret["converged_step"] = _plain(cells.converged_step.values, 6)
     ret["diverged_step"] = _plain(cells.diverged_step.values, 6)
     if "phase2_step" in sweep:
-        ret["phase2_step"] = _plain(_quantiles(_last(sweep.phase2_step), (0.5,))[0], 6)
-        ret["phase2_runs"] = np.isfinite(_last(sweep.phase2_step)).sum(-1).ravel().tolist()
+        # Runs that never got to phase II have a longer phase I than any other, and count so.
+        length = _last(sweep.phase2_step)
+        length = np.where(_last(has_outcome(sweep.status)) & np.isnan(length), np.inf, length)
+        ret["phase1_length"] = _plain(median(length), 6)
     return ret
 
 
@@ -226,7 +231,8 @@ def _phases(sweep: xr.Dataset, confidence: float, notes: list[str]) -> dict[str,
         if set(variable.dims) != set(SETTING_AXES):
             continue
         values = variable.transpose(*SETTING_AXES).values.ravel()
-        ret[str(name)] = values.tolist() if values.dtype.kind in "UOb" else _plain(values, 5)
+        # Infinity is a result here (phase II was not reached), but no number of JSON: see data.js.
+        ret[str(name)] = values.tolist() if values.dtype.kind in "UOb" else _plain(np.where(np.isposinf(values), _INFINITE, values), 5)
     return ret
 
 
@@ -299,23 +305,15 @@ def _plain(values: np.ndarray, digits: int) -> list[float | None]:
     return [float(form % value) if finite else None for value, finite in zip(flat.tolist(), np.isfinite(flat).tolist())]
 
 
-def _quantiles(values: np.ndarray, at: Sequence[float]) -> np.ndarray:
-    """Quantiles [at, ...] over the last axis, NaN left out, linear between order statistics; NaN where there is none.
-
-    np.nanquantile loops in Python.
-    """
+def median(values: np.ndarray) -> np.ndarray:
+    """The median [...] of values [..., n], NaN left out and infinities kept; that of two middle values of which one is infinite is
+    infinite. np.nanmedian loops in Python and warns of what has no value."""
     ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.isfinite(ordered).sum(-1) + np.isposinf(ordered).sum(-1)
-    ret = []
-    for q in at:
-        place = q * np.maximum(count - 1, 0)
-        low = np.floor(place).astype(int)
-        high = np.minimum(low + 1, np.maximum(count - 1, 0))
-        first, second = (np.take_along_axis(ordered, index[..., None], -1)[..., 0] for index in (low, high))
-        with np.errstate(invalid="ignore"):
-            between = first + (place - low) * (second - first)
-        ret.append(np.where(place == low, first, between))
-    return np.stack(ret)
+    count = (~np.isnan(ordered)).sum(-1)
+    low, high = (np.take_along_axis(ordered, np.maximum(middle, 0)[..., None], -1)[..., 0]
+                 for middle in ((count - 1) // 2, count // 2))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(high), high, (low + high) / 2)
 
 
 # -- Fewer settings ----------------------------------------------------------------------------------------------------
@@ -447,7 +445,7 @@ def _packed(
     chosen = sweep.isel({**axes, "step": records})
     coded, described = [], []
     for name in fields:
-        bands = _bands(chosen[name])
+        bands = _bands(chosen, name)
         codes, field = _quantised(bands, name)
         described.append(field)
         # Differences along the steps, the high bytes apart from the low ones: both compress well.
@@ -460,12 +458,17 @@ def _packed(
     return header, gzip.compress(b"".join(coded), 6, mtime=0)
 
 
-def _bands(field: xr.DataArray) -> np.ndarray:
-    """Quantiles [QUANTILES, settings, records] over replicates of the runs that are still in training.
+def _bands(sweep: xr.Dataset, name: str) -> np.ndarray:
+    """Quantiles [QUANTILES, settings, records] of a field over the replicates.
 
-    In parts along the first axes, so that not all rows are in memory.
+    Those of `trajectories.bands`, but read in parts along the first axes, so that not all rows are in memory; NaN where a quantile
+    is not finite.
     """
-    field = field.transpose(*SETTING_AXES, "replicate", "step")
+    from .trajectories import SIGNED, held, order_quantile
+
+    field = sweep[name].transpose(*SETTING_AXES, "replicate", "step")
+    status = sweep.status.transpose(*SETTING_AXES, "replicate")
+    codes = flag_codes(sweep.status)
     settings = math.prod(field.sizes[name] for name in SETTING_AXES)
     replicates, records = field.shape[-2:]
     ret = np.empty((len(QUANTILES), settings, records))
@@ -480,8 +483,12 @@ def _bands(field: xr.DataArray) -> np.ndarray:
     part = settings // math.prod(field.sizes[name] for name in outer)
     for number, place in enumerate(np.ndindex(*(field.sizes[name] for name in outer))):
         values = field.isel(dict(zip(outer, place))).values.reshape(part, replicates, records)
-        ret[:, number * part:(number + 1) * part] = _quantiles(values.transpose(0, 2, 1), QUANTILES)
-    return ret
+        ends = status.isel(dict(zip(outer, place))).values.reshape(part, replicates)
+        full = held(values, ends == codes["diverged"], name in SIGNED).transpose(0, 2, 1)
+        here = ret[:, number * part:(number + 1) * part]
+        here[0], here[2] = order_quantile(full, (QUANTILES[0], QUANTILES[2]))
+        here[1] = median(full)
+    return np.where(np.isfinite(ret), ret, np.nan)
 
 
 def _quantised(values: np.ndarray, name: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -510,7 +517,7 @@ def setting_trajectories(sweep: xr.Dataset, place: dict[str, int]) -> dict[str, 
     one = sweep.isel({name: [index] for name, index in place.items()})
     fields = []
     for name in shown_fields(sweep):
-        bands = _bands(one[name])[:, 0]
+        bands = _bands(one, name)[:, 0]
         fields.append({"name": name, "label": FIELD_LABELS[name], "values": [_plain(band, 5) for band in bands]})
     return {
         "steps": one.step.values.tolist(), "quantiles": list(QUANTILES), "fields": fields,

@@ -28,6 +28,8 @@ const state = { x: null, y: null, quantity: "probability", at: {}, boundary: tru
 
 function adopt(numbers) {
   data = numbers;
+  // JSON has no infinity.
+  for (const values of Object.values(data.phases || {})) values.forEach((value, i) => { if (value >= 1e300) values[i] = Infinity; });
   axes = data.axes;
   axisOf = Object.fromEntries(axes.map((axis) => [axis.name, axis]));
   let stride = 1;
@@ -90,8 +92,9 @@ function outcomeName(cell) { return data.outcomes[data.cells.most_frequent[cell]
 function phase(name, cell) { return data.phases && data.phases[name] ? data.phases[name][cell] : null; }
 
 function phaseOneLength(cell) {
-  if (data.phases && data.phases.phase1_length) return data.phases.phase1_length[cell];
-  return data.cells.phase2_step ? data.cells.phase2_step[cell] : null;
+  const measured = phase("phase1_length", cell);
+  if (measured !== null) return Number.isFinite(measured) ? measured : null;
+  return data.cells.phase1_length ? data.cells.phase1_length[cell] : null;
 }
 
 // -- Trajectories -----------------------------------------------------------------------------------------------------

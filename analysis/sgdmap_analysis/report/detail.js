@@ -61,7 +61,7 @@ function drawDetail() {
     if (cells.converged_step[cell] !== null) add("steps to convergence", number(cells.converged_step[cell]));
     if (cells.diverged_step[cell] !== null) add("steps to divergence", number(cells.diverged_step[cell]));
     if (phaseOneLength(cell) !== null) add("length of phase I", `${number(phaseOneLength(cell))} steps`);
-    else if (cells.phase2_step || data.phases) add("length of phase I", "phase II not reached");
+    else if (cells.phase1_length || data.phases) add("length of phase I", "phase II not reached");
     if (phase("negative_share", cell) !== null) {
       add("alignment was negative", `${percent(phase("negative_share", cell))} (${percent(phase("negative_low", cell))} to ${percent(phase("negative_high", cell))})`);
     }
@@ -105,9 +105,9 @@ async function drawCurves() {
   found.fields.forEach((field, i) => drawCurve(grid.children[i].querySelector(".plot > div"), found, field, cell));
   const [low, high] = [found.quantiles[0], found.quantiles[2]];
   const end = phaseOneLength(cell);
-  const notes = [`Median and ${percent(low)} to ${percent(high)} band over the runs still in training at each step.`];
+  const notes = [`Median and the band from the ${percent(low)} to the ${percent(high)} quantile over the replicates. Runs that converged keep their last values, those that diverged are infinite.`];
   if (end !== null && found.exact) notes.push(`Shaded: phase I, to the median step ${number(end)}.`);
-  else if (data.cells.n[cell] > 0 && found.exact) notes.push("No run reached phase II.");
+  else if (data.cells.n[cell] > 0 && found.exact) notes.push("Less than half of the runs reached phase II.");
   if (data.trajectories && data.trajectories.note) notes.push(data.trajectories.note);
   $("trajectories-note").textContent = notes.join(" ");
   downloads($("trajectories-downloads"), "trajectories", curveRows, () => found.fields.map((field, i) => {
@@ -165,10 +165,12 @@ function drawCurve(node, found, field, cell) {
   }
   const text = steps.map((step, i) => (middle[i] === null ? "" : `step ${number(step)}: ${number(middle[i])} (${number(below[i])} to ${number(above[i])})`));
   const band = { type: "scatter", mode: "lines", x, line: { width: 0, color: look.curve }, hoverinfo: "skip" };
+  const whole = (_, i) => below[i] !== null && above[i] !== null;
   const dots = middle.filter((value) => value !== null).length < 3;
   draw(node, [
-    { ...band, y: below.map(transform) },
-    { ...band, y: above.map(transform), fill: "tonexty", fillcolor: look.band },
+    // A band with gaps would be filled across them.
+    { ...band, x: x.filter(whole), y: below.filter(whole).map(transform) },
+    { ...band, x: x.filter(whole), y: above.filter(whole).map(transform), fill: "tonexty", fillcolor: look.band },
     { type: "scatter", mode: dots ? "lines+markers" : "lines", x, y: middle.map(transform), line: { color: look.curve, width: 2 }, text, hovertemplate: "%{text}<extra></extra>" },
   ], { ...layout, hovermode: "closest", hoverdistance: 40 });
 }

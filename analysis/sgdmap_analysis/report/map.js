@@ -7,11 +7,15 @@ const QUANTITIES = {
   final_error: "Median final error",
   phase1: "Length of phase I",
   negative: "Share of runs with a negative alignment",
+  verdict: "Phases",
 };
 
+// Light to dark as training gets farther.
+const VERDICTS = { "phase I only": "#f6dc86", mixed: "#b5b2ac", "two phases": "#553080", "phase II from the start": "#b99fd0" };
+
 function quantityNames() {
-  return Object.keys(QUANTITIES).filter((name) => (name === "phase1" ? data.cells.phase2_step || phase("phase1_length", 0) !== null
-    : name === "negative" ? data.phases && data.phases.negative_share : true));
+  return Object.keys(QUANTITIES).filter((name) => (name === "phase1" ? data.cells.phase1_length || (data.phases && data.phases.phase1_length)
+    : name === "negative" ? data.phases && data.phases.negative_share : name === "verdict" ? data.phases && data.phases.verdict : true));
 }
 
 // Values of [y][x] cells in the map.
@@ -103,6 +107,11 @@ function painter(quantity) {
       if (values[cell] === null) return single("phase II not reached", look.neither);
       return onRamp(start, 64, Math.log(Math.max(values[cell], range[0]) / range[0]) / Math.log(range[1] / range[0]));
     };
+  } else if (quantity === "verdict") {
+    const colour = (name) => VERDICTS[name] || (name === "diverged" ? look.outcomes.diverged : look.neither);
+    const present = new Set(data.phases.verdict.filter((_, cell) => cells.n[cell] > 0));
+    for (const name of ["two phases", "phase II from the start", "phase I only", "mixed", "diverged"]) if (present.has(name)) single(name, colour(name));
+    code = (cell) => single(phase("verdict", cell), colour(phase("verdict", cell)));
   } else {
     const start = addRamp(ramp.phase, "", [[0, "0"], [0.5, "0.5"], [1, "1"]]);
     code = (cell) => { const value = phase("negative_share", cell); return value === null ? null : onRamp(start, 64, value); };
@@ -138,7 +147,7 @@ function mapNote(quantity) {
   const notes = [`${runs} with an outcome per cell.`];
   if (quantity === "outcome" && high > 1) notes.push("Paler where replicates disagree.");
   if (quantity === "steps" && high > 1) notes.push("Median of the runs of the most frequent outcome.");
-  if (quantity === "phase1") notes.push("Median over the runs that reached phase II.");
+  if (quantity === "phase1") notes.push("Median over the runs; those that never reached phase II count as longer than all others.");
   return notes.join(" ");
 }
 
@@ -158,8 +167,9 @@ function drawMap() {
   const narrow = width < 480;
   const height = Math.round(Math.max(250, Math.min(540, y.size <= 3 ? 200 + 60 * y.size : width * (narrow ? 0.92 : 0.72))));
   const layout = { ...baseLayout(width, height),
-    xaxis: baseAxis({ title: x.label, range: [-0.5, x.size - 0.5], ...cellTicks(x, Math.max(2, Math.floor((width - 90) / 62))) }),
-    yaxis: baseAxis({ title: y.label, range: [-0.5, y.size - 0.5], ...cellTicks(y, Math.max(2, Math.floor((height - 60) / 26))) }),
+    // A little more than the cells, so that the mark of one at the edge is whole.
+    xaxis: baseAxis({ title: x.label, range: [-0.5 - (2.5 * x.size) / width, x.size - 0.5 + (2.5 * x.size) / width], ...cellTicks(x, Math.max(2, Math.floor((width - 90) / 62))) }),
+    yaxis: baseAxis({ title: y.label, range: [-0.5 - (2.5 * y.size) / height, y.size - 0.5 + (2.5 * y.size) / height], ...cellTicks(y, Math.max(2, Math.floor((height - 60) / 26))) }),
     shapes: cursorShapes(),
   };
   layout.margin = { l: narrow ? 48 : 58, r: 8, t: 6, b: 46, pad: 0 };
@@ -268,6 +278,7 @@ function quantityText(cell) {
   }
   if (state.quantity === "phase1") return phaseOneLength(cell) === null ? "phase II not reached" : `phase I: ${number(phaseOneLength(cell))} steps`;
   if (state.quantity === "negative") return `alignment was negative in ${percent(phase("negative_share", cell))} of the runs`;
+  if (state.quantity === "verdict") return phase("verdict", cell);
   return "";
 }
 

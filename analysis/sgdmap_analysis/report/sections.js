@@ -65,14 +65,14 @@ function everythingChosen() {
 // -- Phases -----------------------------------------------------------------------------------------------------------
 
 const PHASE_PLOTS = [
-  ["negative_share", "negative_low", "negative_high", "Share of runs with a negative alignment", "linear"],
+  ["negative_share", "negative_low", "negative_high", "Share with a negative alignment", "linear"],
   ["phase1_length", "phase1_low", "phase1_high", "Length of phase I (steps)", "log"],
-  ["turn_step", "turn_low", "turn_high", "Step at which the alignment turned positive", "log"],
+  ["turn_step", "turn_low", "turn_high", "Step at which alignment turns positive", "log"],
   ["decay_rate", "decay_low", "decay_high", "Decay rate of the potential g₁ (1/step)", "log"],
 ];
 
 function drawPhases() {
-  const own = !data.phases && data.cells.phase2_step ? { phase1_length: data.cells.phase2_step } : data.phases;
+  const own = !data.phases && data.cells.phase1_length ? { phase1_length: data.cells.phase1_length } : data.phases;
   $("phases-body").hidden = !own;
   if (!own) { $("phases-lede").textContent = "The phases are not measured here."; return; }
   $("phases-lede").textContent = "In phase I the alignment may be negative, the gradient pointing away from W*, while the potential decays; in phase II it is positive for good.";
@@ -86,7 +86,7 @@ function drawPhases() {
   fillSelect($("phases-axis"), (along.length ? along : [axes[0]]).map((axis) => [axis.name, axis.label]), state.phasesAxis);
   const axis = axisOf[state.phasesAxis];
   const cut = Array.from({ length: axis.size }, (_, i) => settingIndex({ ...state.at, [axis.name]: i }));
-  const plots = PHASE_PLOTS.filter(([name]) => own[name] && own[name].some((value) => value !== null));
+  const plots = PHASE_PLOTS.filter(([name]) => own[name] && own[name].some((value) => Number.isFinite(value)));
   const grid = $("phases-grid");
   const names = plots.map((plot) => plot[0]).join();
   if (grid.dataset.names !== names) {
@@ -100,21 +100,29 @@ function drawPhases() {
     const layout = baseLayout(widthOf(node, 205), 230);
     layout.margin = { l: 52, r: 8, t: 8, b: 44, pad: 0 };
     layout.xaxis = baseAxis({ title: axis.label, range: [-0.6, axis.size - 0.4], ...cellTicks(axis, Math.max(2, Math.floor((layout.width - 70) / 56))) });
-    const shown = values.filter((value) => value !== null);
+    const shown = values.filter((value) => value !== null && Number.isFinite(value));
+    const bounds = own[low] ? cut.flatMap((cell) => [own[low][cell], own[high][cell]]).filter((value) => value !== null && Number.isFinite(value) && (scale !== "log" || value > 0)) : [];
     const isLog = scale === "log" && shown.every((value) => value > 0) && shown.length > 0;
-    layout.yaxis = baseAxis(name === "negative_share" ? { range: [-0.04, 1.04], tickvals: [0, 0.5, 1] } : isLog ? { type: "log", ...logAxisTicks(shown) } : { nticks: 5 });
-    const trace = { type: "scatter", mode: "markers", x: cut.map((_, at) => at), y: values, marker: { color: look.curve, size: 6 }, hovertemplate: "%{text}<extra></extra>",
+    layout.yaxis = baseAxis(name === "negative_share" ? { range: [-0.04, 1.04], tickvals: [0, 0.5, 1] } : isLog ? { type: "log", ...logAxisTicks([...shown, ...bounds]) }
+      : shown.every((value) => value === 0) ? { range: [-0.06, 1.06], nticks: 3 } : { nticks: 5, rangemode: "tozero" });
+    const trace = { type: "scatter", mode: "markers", x: cut.map((_, at) => at), y: values.map((value) => (Number.isFinite(value) ? value : null)), marker: { color: look.curve, size: 6 }, hovertemplate: "%{text}<extra></extra>",
       text: cut.map((cell, at) => `${plotText(settingText(axis, at))}: ${number(own[name][cell])}${own[low] ? ` (${number(own[low][cell])} to ${number(own[high][cell])})` : ""}`) };
     if (own[low]) {
       trace.error_y = { type: "data", symmetric: false, color: look.curve, thickness: 1, width: 0,
-        array: cut.map((cell, at) => (values[at] === null ? 0 : (own[high][cell] ?? values[at]) - values[at])),
-        arrayminus: cut.map((cell, at) => (values[at] === null ? 0 : values[at] - (own[low][cell] ?? values[at]))) };
+        // An upper bound at infinity leaves the plot.
+        array: cut.map((cell, at) => (own[high][cell] === null || values[at] === null ? 0 : Math.min(own[high][cell], 1e3 * Math.max(...shown)) - values[at])),
+        arrayminus: cut.map((cell, at) => (own[low][cell] === null || values[at] === null ? 0 : values[at] - own[low][cell])) };
     }
     layout.shapes = [{ type: "line", xref: "x", yref: "paper", x0: state.at[axis.name], x1: state.at[axis.name], y0: 0, y1: 1, line: { color: look.muted, width: 1, dash: "dot" }, layer: "below" }];
+    if (shown.length === 0) {
+      layout.yaxis = baseAxis({ range: [0, 1], tickvals: [] });
+      layout.annotations = [{ text: "no value along this cut", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 12.5, color: look.muted } }];
+    }
     draw(node, [trace], layout);
   });
   const rest = varying().map((item) => item.name).filter((name) => name !== axis.name);
-  $("phases-note").textContent = `A cut along ${axis.label}${rest.length ? ` through ${settingWords(state.at, rest).join(", ")}` : ""}; dotted: the chosen setting. Bars: ${percent(data.confidence)} intervals.`;
+  const beyond = plots.some(([name]) => cut.some((cell) => own[name][cell] === Infinity));
+  $("phases-note").textContent = `A cut along ${axis.label}${rest.length ? ` through ${settingWords(state.at, rest).join(", ")}` : ""}; dotted: the chosen setting.${data.phases ? ` Bars: ${percent(data.confidence)} intervals.` : ""}${beyond ? " No point: half of the runs did not get there." : ""}`;
   const columns = Object.keys(own);
   downloads($("phases-downloads"), "phases", () => [[...settingColumns().map((item) => item.name), ...columns],
     ...cut.map((cell) => [...settingColumns().map((item) => item.values[settingAt(cell)[item.name]]), ...columns.map((name) => own[name][cell])])],

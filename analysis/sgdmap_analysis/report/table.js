@@ -17,7 +17,7 @@ function makeColumns() {
   add("outcome", [], "most frequent", outcomeName, (value) => value, true);
   add("error", ["final_error", "finalerror"], "median error", (cell) => (cells.n[cell] ? finalError(cell) : null));
   add("steps", ["converged_step"], "steps to conv.", (cell) => cells.converged_step[cell]);
-  if (cells.phase2_step || data.phases) add("phase1", ["phase1_length"], "phase I", phaseOneLength);
+  if (cells.phase1_length || data.phases) add("phase1", ["phase1_length"], "phase I", phaseOneLength);
   if (data.phases && data.phases.negative_share) add("negative", ["negative_share"], "negative align.", (cell) => phase("negative_share", cell));
   if (data.phases && data.phases.verdict) add("verdict", [], "phases", (cell) => phase("verdict", cell), (value) => value || "–", true);
 }

@@ -450,6 +450,7 @@ def test_file_is_read_only_when_it_changed_and_not_too_often(sweep_file, monkeyp
     os.utime(path, (1e9, 1e9))
     clock = [100.0]
     monkeypatch.setattr(serve.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(serve.time, "process_time", lambda: clock[0])
 
     def opened():
         clock[0] += 2.0  # a look takes two seconds

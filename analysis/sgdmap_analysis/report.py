@@ -309,11 +309,18 @@ def median(values: np.ndarray) -> np.ndarray:
     """The median [...] of values [..., n], NaN left out and infinities kept; that of two middle values of which one is infinite is
     infinite. np.nanmedian loops in Python and warns of what has no value."""
     ordered = np.sort(values, axis=-1)  # NaN last
-    count = (~np.isnan(ordered)).sum(-1)
-    low, high = (np.take_along_axis(ordered, np.maximum(middle, 0)[..., None], -1)[..., 0]
-                 for middle in ((count - 1) // 2, count // 2))
+    return _middle(ordered, (~np.isnan(ordered)).sum(-1))
+
+
+def _middle(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
+    # With no value at all, the first one is NaN.
+    low, high = _at(ordered, np.maximum(count - 1, 0) // 2), _at(ordered, np.minimum(count // 2, ordered.shape[-1] - 1))
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(high), high, (low + high) / 2)
+
+
+def _at(ordered: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(ordered, index[..., None], -1)[..., 0]
 
 
 # -- Fewer settings ----------------------------------------------------------------------------------------------------
@@ -464,13 +471,13 @@ def _bands(sweep: xr.Dataset, name: str) -> np.ndarray:
     Those of `trajectories.bands`, but read in parts along the first axes, so that not all rows are in memory; NaN where a quantile
     is not finite.
     """
-    from .trajectories import SIGNED, held, order_quantile
+    from .trajectories import SIGNED, held
 
-    field = sweep[name].transpose(*SETTING_AXES, "replicate", "step")
-    status = sweep.status.transpose(*SETTING_AXES, "replicate")
+    # Not transposed before it is read, which would make xarray look up each value on its own.
+    field, status = sweep[name], sweep.status
     codes = flag_codes(sweep.status)
     settings = math.prod(field.sizes[name] for name in SETTING_AXES)
-    replicates, records = field.shape[-2:]
+    replicates, records = field.sizes["replicate"], field.sizes["step"]
     ret = np.empty((len(QUANTILES), settings, records))
     # The outer axes whose product gives parts of a bearable size.
     outer: list[str] = []
@@ -482,12 +489,15 @@ def _bands(sweep: xr.Dataset, name: str) -> np.ndarray:
         size //= field.sizes[name]
     part = settings // math.prod(field.sizes[name] for name in outer)
     for number, place in enumerate(np.ndindex(*(field.sizes[name] for name in outer))):
-        values = field.isel(dict(zip(outer, place))).values.reshape(part, replicates, records)
-        ends = status.isel(dict(zip(outer, place))).values.reshape(part, replicates)
+        indices = {axis: [index] for axis, index in zip(outer, place)}
+        values = field.isel(indices).compute().transpose(*SETTING_AXES, "replicate", "step").values.reshape(part, replicates, records)
+        ends = status.isel(indices).transpose(*SETTING_AXES, "replicate").values.reshape(part, replicates)
         full = held(values, ends == codes["diverged"], name in SIGNED).transpose(0, 2, 1)
+        ordered = np.sort(full, axis=-1)  # once for all of them; NaN last
+        count = (~np.isnan(ordered)).sum(-1)
+        low, high = (np.clip(np.ceil(q * count - 1e-9).astype(np.int64) - 1, 0, None) for q in (QUANTILES[0], QUANTILES[2]))
         here = ret[:, number * part:(number + 1) * part]
-        here[0], here[2] = order_quantile(full, (QUANTILES[0], QUANTILES[2]))
-        here[1] = median(full)
+        here[0], here[1], here[2] = _at(ordered, low), _middle(ordered, count), _at(ordered, high)
     return np.where(np.isfinite(ret), ret, np.nan)
 
 

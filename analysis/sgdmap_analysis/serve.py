@@ -1,7 +1,7 @@
 """The report of a file that a job may still be writing, served on this machine alone.
 
 The file is opened read only, for the time of a refresh, and only when it has changed: by its time and size, then by its status. A
-refresh may take at most a fifth of the time, so that a large file on a busy disk is read less often. The page asks for the numbers and
+refresh may take at most a fifth of one core's time, so that a large file on a busy disk is read less often. The page asks for the numbers and
 gets "not modified" as long as they are the same.
 """
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 DEFAULT_PORT = 8050
 
-# A refresh is followed by a pause of so many times its length.
+# A refresh is followed by a pause of so many times the processor time that it took, and at least the time that it took.
 _PAUSE = 4.0
 
 # A file changed this recently may change again within its clock's resolution.
@@ -64,12 +64,12 @@ class Source:
     def numbers(self) -> tuple[bytes | None, str, str]:
         """Gzipped JSON or None where nothing could be read yet, its ETag, and what is wrong with the file now or ''."""
         with self._lock:
-            now = time.monotonic()
-            if now >= self._not_before:
+            start, work = time.monotonic(), time.process_time()
+            if start >= self._not_before:
                 self._refresh()
-                took = time.monotonic() - now
+                end = time.monotonic()
                 # A little less than the page's interval, or each second question would come too early.
-                self._not_before = time.monotonic() + max(0.5 * self.interval, _PAUSE * took)
+                self._not_before = end + max(0.5 * self.interval, end - start, _PAUSE * (time.process_time() - work))
             return self._data, self._tag, self._trouble
 
     def trajectories(self, setting: int) -> bytes | None:

@@ -83,7 +83,7 @@ def assert_sound(path):
 
 
 def assert_nothing_left(path):
-    left = [p.name for p in path.parent.iterdir() if p.name.startswith((path.name + ".", "." + path.name))]
+    left = [p.name for p in path.parent.iterdir() if p.name.startswith((path.name + ".", path.name + "-", "." + path.name))]
     assert not left, left
 
 

@@ -272,7 +272,7 @@ def test_hundred_thousand_runs(tmp_path):
     assert time.monotonic() - start < 60
     numbers = json.loads(unpacked(page.read_text(), "data-numbers"))
     assert numbers["runs"] == runs and len(numbers["cells"]["n"]) == runs // 2
-    assert any("settings" in note for note in numbers["notes"])
+    assert any("recorded steps" in note for note in numbers["notes"])
 
 
 @pytest.mark.parametrize("arguments, said", [

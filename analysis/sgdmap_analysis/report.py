@@ -425,17 +425,18 @@ def collect_trajectories(sweep: xr.Dataset, budget: int = TRAJECTORY_BYTES) -> t
         each = len(packed) * 4 / 3 / math.prod(index.size for index in sample.values())
         if each * settings <= 0.9 * budget:
             break
-    stride = {name: 1 for name in SETTING_AXES}
-    # A sample compresses worse than all of them together, but rarely better.
-    while each * math.prod(index.size for index in axes.values()) > 0.9 * budget:
-        longest = max(axes, key=lambda name: axes[name].size)
-        stride[longest] += 1
-        axes[longest] = _every(sweep.sizes[longest], stride[longest])
     step_index = _spread(records, most)
-    header, packed = _packed(sweep, fields[:count], axes, step_index)
+    # A sample compresses otherwise than all of them together: what it promised is mended by what came out.
+    for _ in range(4):
+        axes = _thinned(sweep, 0.9 * budget / each)
+        kept = math.prod(index.size for index in axes.values())
+        header, packed = _packed(sweep, fields[:count], axes, step_index)
+        size = len(packed) * 4 / 3
+        if size <= budget and (kept == settings or size > 0.45 * budget):
+            break
+        each = max(size / kept, 1.1 * each if size > budget else 0)
 
     said = []
-    kept = math.prod(index.size for index in axes.values())
     if kept < settings:
         said.append(f"trajectories of {kept:,} of {settings:,} settings")
     if step_index.size < records:
@@ -444,6 +445,17 @@ def collect_trajectories(sweep: xr.Dataset, budget: int = TRAJECTORY_BYTES) -> t
         said.append(f"{count} of {len(fields)} fields ({', '.join(fields[count:]).replace('_', ' ')} left out)")
     header["note"] = f"To keep the page small it holds {', '.join(said)}." if said else ""
     return header, packed
+
+
+def _thinned(sweep: xr.Dataset, most: float) -> dict[str, np.ndarray]:
+    """Indices of each axis, a lattice of at most so many settings: every n-th value of the longest axes."""
+    axes = {name: np.arange(sweep.sizes[name]) for name in SETTING_AXES}
+    stride = {name: 1 for name in SETTING_AXES}
+    while math.prod(index.size for index in axes.values()) > max(1, most):
+        longest = max(axes, key=lambda name: axes[name].size)
+        stride[longest] += 1
+        axes[longest] = _every(sweep.sizes[longest], stride[longest])
+    return axes
 
 
 def _packed(

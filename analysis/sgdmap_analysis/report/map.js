@@ -231,14 +231,21 @@ function boundaryOverMap(x, y, look) {
   const error = { type: "data", symmetric: false, array: above, arrayminus: below, color: "#111111", thickness: 1, width: 0 };
   const flat = along === x;
   const line = { type: "scatter", mode: "lines", x: flat ? values : places, y: flat ? places : values, hoverinfo: "skip", connectgaps: false };
+  // Many bars are a thicket: a band then.
+  if (other.size > 40) {
+    const known = places.filter((j) => values[j] !== null);
+    const across = [...known.map((j) => values[j] - below[j]), ...[...known].reverse().map((j) => values[j] + above[j])], up = [...known, ...[...known].reverse()];
+    return [{ ...line, x: flat ? across : up, y: flat ? up : across, line: { width: 0, color: "#111111" }, fill: "toself", fillcolor: "rgba(17, 17, 17, 0.22)" },
+      { ...line, line: { color: "#ffffff", width: 3.5 }, opacity: 0.85 }, { ...line, line: { color: "#111111", width: 1.3 }, name: entry.axis }];
+  }
   return [{ ...line, line: { color: "#ffffff", width: 5 }, opacity: 0.85 },
-    { ...line, mode: "lines+markers", line: { color: "#111111", width: 1.6 }, marker: { color: "#111111", size: other.size > 40 ? 1 : 4 },
+    { ...line, mode: "lines+markers", line: { color: "#111111", width: 1.6 }, marker: { color: "#111111", size: 4 },
       [flat ? "error_x" : "error_y"]: error, name: entry.axis }];
 }
 
 function boundaryKey(traces) {
   if (traces.length < 3) return [];
-  const name = axisOf[traces[2].name].label;
+  const name = axisOf[traces[traces.length - 1].name].label;
   return [el("span", { class: "item" }, el("i", { class: "line" }), `critical ${name}, ${percent(data.confidence)} interval`)];
 }
 

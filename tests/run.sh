@@ -4,7 +4,7 @@
 #   bash tests/run.sh              everything: tests, formatting, lint, the unit suite and a sample of the mpi suite under
 #                                  ASan and UBSan, and the config reader under libFuzzer for a minute
 #   bash tests/run.sh --quick      the tests alone
-#   bash tests/run.sh --valgrind   the unit suite, and the result file at 1 and 3 ranks, under valgrind: a quarter of an hour
+#   bash tests/run.sh --valgrind   the unit suite, and the result file at 1 and 3 ranks, under valgrind: half an hour and more
 #
 # SGDMAP_FUZZ_SECONDS, SGDMAP_KILLS, SGDMAP_HOSTILE_FILES and SGDMAP_ALL_FAULTS in the environment make the campaigns longer;
 # SGDMAP_SAMPLE=1 takes all of the mpi suite under the sanitizers.
@@ -38,6 +38,8 @@ build build --buildtype=release
 if [ "$what" = valgrind ]; then
   valgrind="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --trace-children=no"
   step "unit under valgrind" meson test -C build --suite unit --wrapper "$valgrind" -t 20 --print-errorlogs
+  # Open MPI leaks hundreds of blocks, and a child that guards HDF5 ends without freeing: accesses alone are looked at here.
+  valgrind="valgrind -q --error-exitcode=9 --leak-check=no --trace-children=no"
   for ranks in 1 3; do
     # shellcheck disable=SC2086
     step "the result file under valgrind at $ranks ranks" env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \

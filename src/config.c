@@ -30,7 +30,18 @@ static const char *const link_names[LINK_KIND_COUNT] = {"identity", "none"};
 static const char *const input_names[INPUT_KIND_COUNT] = {"gaussian"};
 static const char *const weights_names[WEIGHTS_KIND_COUNT] = {"none", "final"};
 
-enum { RECORD_COUNT_MAX = 1000000, RECORD_COUNT_DEFAULT = 64, TITLE_MAX = 1024 };
+enum {
+    RECORD_COUNT_MAX = 1000000,
+    RECORD_COUNT_DEFAULT = 64,
+    TITLE_MAX = 1024,
+    ALIGNMENT_MAX = 1 << 30, /* a file has some thirty datasets, each with a gap before it */
+    THRESHOLD_MIN = 1 << 16, /* HDF5 aligns metadata too: hundreds of pieces, all smaller */
+    THRESHOLD_DEFAULT = 1 << 20,
+    /* What every MPI takes: MPI_MAX_INFO_KEY is at least 32, MPI_MAX_INFO_VAL 64. */
+    HINT_NAME_MAX = 31,
+    HINT_VALUE_MAX = 63,
+    HINT_COUNT_MAX = 64,
+};
 
 /* Everything that a config may say: the schema, the ranges, the messages and the digest follow it. The keys
  * of a section are neighbours. The bounds are where a value is a slip of the pen rather than a wish: a
@@ -67,6 +78,10 @@ const struct key config_keys[KEY_COUNT] = {
     [KEY_WEIGHTS] = {"output.weights", FORM_VALUE, TYPE_CHOICE, .decides = true,
                      .name_count = WEIGHTS_KIND_COUNT, .names = weights_names},
     [KEY_INTERVAL] = {"checkpoint.interval", FORM_VALUE, TYPE_REAL, .low = 0.1, .high = 1e6},
+    [KEY_ALIGNMENT] = {"file.alignment", FORM_VALUE, TYPE_INTEGER, .least = 1, .most = ALIGNMENT_MAX},
+    [KEY_THRESHOLD] = {"file.threshold", FORM_VALUE, TYPE_INTEGER, .least = THRESHOLD_MIN,
+                       .most = UINT64_C(1) << 40},
+    [KEY_HINTS] = {"file.hints", FORM_LIST, TYPE_TEXT},
 };
 
 static const enum key_id axis_keys[AXIS_COUNT] = {
@@ -179,6 +194,54 @@ static int axis_default(struct axis *ret, struct error *err)
     return 0;
 }
 
+/* A hint's name is a word, its value printable; what a name means is for the MPI to know, which ignores others. */
+static bool is_hint(const char *text)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+    const size_t name = strspn(text, letters);
+    if (name == 0 || name > HINT_NAME_MAX || text[name] != '=')
+        return false;
+    const char *value = text + name + 1;
+    const size_t length = strlen(value);
+    for (const char *at = value; *at != '\0'; at++)
+        if ((unsigned char)*at <= ' ' || (unsigned char)*at > '~')
+            return false;
+    return length > 0 && length <= HINT_VALUE_MAX;
+}
+
+/* The hints as one text, one a line. */
+static int convert_hints(const struct place *place, const struct raw_value *raw, char **ret,
+                         struct error *err)
+{
+    if (raw->items_count > HINT_COUNT_MAX)
+        return tree_fail(place->tree, place->node, place->path, err, "%u hints; expected at most %d",
+                         raw->items_count, HINT_COUNT_MAX);
+    SCOPED_TEXT joined = calloc((size_t)raw->items_count * (HINT_NAME_MAX + HINT_VALUE_MAX + 2) + 1, 1);
+    if (joined == NULL)
+        return out_of_memory(err);
+    char *end = joined, shown[TEXT_SHORT_SIZE];
+    for (unsigned i = 0; i < raw->items_count; i++) {
+        const char *text = raw->items[i];
+        const struct node *node = place->node->kind == NODE_LIST ? node_item(place->node, i) : place->node;
+        if (!is_hint(text))
+            return tree_fail(
+                place->tree, node, place->path, err,
+                "%s is no hint; expected NAME=VALUE, as in romio_ds_write=disable, of at most %d and %d "
+                "characters",
+                text_shorten(text, shown), HINT_NAME_MAX, HINT_VALUE_MAX);
+        const size_t name = strcspn(text, "=") + 1;
+        for (const char *line = joined; *line != '\0'; line = strchr(line, '\n') + 1)
+            if (strncmp(line, text, name) == 0)
+                return tree_fail(place->tree, node, place->path, err,
+                                 "%.*s stands twice; expected a name once", (int)name - 1, text);
+        end = stpcpy(stpcpy(end, text), "\n");
+    }
+    free(*ret);
+    *ret = joined;
+    joined = NULL;
+    return 0;
+}
+
 /* Converts one key; raw->... is NULL where the text says nothing and the default stands. */
 static int convert_key(enum key_id id, const struct tree *tree, const struct raw_value *raw,
                        struct config *config, struct error *err)
@@ -256,6 +319,14 @@ static int convert_key(enum key_id id, const struct tree *tree, const struct raw
     case KEY_INTERVAL:
         config->checkpoint_interval = real;
         return 0;
+    case KEY_ALIGNMENT:
+        config->file_alignment = (int64_t)integer;
+        return 0;
+    case KEY_THRESHOLD:
+        config->file_threshold = (int64_t)integer;
+        return 0;
+    case KEY_HINTS:
+        return convert_hints(&place, raw, &config->file_hints, err);
     default:
         return error_set(err, ERROR_INTERNAL, "%s: nothing converts it", key.path);
     }
@@ -330,10 +401,13 @@ int config_parse(const char *name, const char *text, size_t length, const char *
         .fields = (UINT32_C(1) << RECORD_FIELD_COUNT) - 1,
         .weights = WEIGHTS_NONE,
         .checkpoint_interval = 60.0,
+        .file_alignment = 1,
+        .file_threshold = THRESHOLD_DEFAULT,
+        .file_hints = strdup(""),
         .text = malloc(length + 1),
         .overrides = strdup(overrides),
     };
-    if (config.title == NULL || config.text == NULL || config.overrides == NULL)
+    if (config.title == NULL || config.text == NULL || config.overrides == NULL || config.file_hints == NULL)
         return out_of_memory(err);
     memcpy(config.text, text, length);
     config.text[length] = '\0';
@@ -354,6 +428,7 @@ void config_done(struct config *config)
     free(config->title);
     free(config->text);
     free(config->overrides);
+    free(config->file_hints);
     *config = (struct config){0};
 }
 

@@ -41,6 +41,9 @@ enum key_id {
     KEY_FIELDS,
     KEY_WEIGHTS,
     KEY_INTERVAL,
+    KEY_ALIGNMENT,
+    KEY_THRESHOLD,
+    KEY_HINTS,
     KEY_COUNT
 };
 

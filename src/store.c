@@ -1217,13 +1217,15 @@ static int write_known(struct store *store, struct error *err)
 /* -- Sizes ----------------------------------------------------------------------------------------- */
 
 /* *total += the dataset's bytes, of its rows `share` if it has any; false on overflow. */
-static bool add_size(const struct dataset_info *info, const int64_t extents[DIM_COUNT], double share,
-                     int64_t *total)
+static bool add_size(const struct config *config, const struct dataset_info *info,
+                     const int64_t extents[DIM_COUNT], double share, int64_t *total)
 {
     int64_t bytes = (int64_t)type_size(info->type);
     for (int at = 0; at < info->rank; at++)
         if (__builtin_mul_overflow(bytes, extents[info->dims[at]], &bytes))
             return false;
+    if (bytes >= config->file_threshold && __builtin_add_overflow(*total, config->file_alignment - 1, total))
+        return false;
     if (info->rank > 1 && share < 1)
         bytes = (int64_t)(share * (double)bytes);
     return !__builtin_add_overflow(*total, bytes + DATASET_METADATA, total);
@@ -1233,10 +1235,11 @@ static bool add_size(const struct dataset_info *info, const int64_t extents[DIM_
 static int64_t size_of_share(const struct config *config, const struct grid *grid, double share)
 {
     int64_t total = METADATA_BLOCK + HISTORY_SIZE + (int64_t)strlen(config->text);
+    int64_t metadata = total + DATASET_COUNT * DATASET_METADATA;
     const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
     for (int id = 0; id < DATASET_COUNT; id++) {
         struct dataset_info info = root_dataset(id);
-        if (has_dataset(config, id) && !add_size(&info, extents, share, &total))
+        if (has_dataset(config, id) && !add_size(config, &info, extents, share, &total))
             return INT64_MAX;
     }
     struct weights weights;
@@ -1245,10 +1248,13 @@ static int64_t size_of_share(const struct config *config, const struct grid *gri
         const int64_t weights_extents[DIM_COUNT] = {
             [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
         for (int id = 0; id < WEIGHTS_COUNT; id++)
-            if (!add_size(&weights_datasets[id], weights_extents, share, &total))
+            if (!add_size(config, &weights_datasets[id], weights_extents, share, &total))
                 return INT64_MAX;
+        metadata += WEIGHTS_COUNT * DATASET_METADATA;
     }
-    return total;
+    /* Blocks of metadata are aligned too. */
+    const int64_t blocks = config->file_threshold <= METADATA_BLOCK ? metadata / METADATA_BLOCK + 4 : 1;
+    return __builtin_add_overflow(total, blocks * (config->file_alignment - 1), &total) ? INT64_MAX : total;
 }
 
 int64_t store_file_size(const struct config *config, const struct grid *grid)
@@ -1274,7 +1280,9 @@ static int make_file(const char *path, const char *temporary, const struct confi
     const unsigned order = H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED;
     if (access < 0 || H5Pset_meta_block_size(access, METADATA_BLOCK) < 0 || creation < 0 ||
         H5Pset_link_creation_order(creation, order) < 0 || H5Pset_attr_creation_order(creation, order) < 0 ||
-        H5Pset_obj_track_times(creation, false) < 0)
+        H5Pset_obj_track_times(creation, false) < 0 ||
+        (config->file_alignment > 1 &&
+         H5Pset_alignment(access, (hsize_t)config->file_threshold, (hsize_t)config->file_alignment) < 0))
         return hdf5_error(err, path, "cannot be described");
 
     struct store store;
@@ -1564,6 +1572,22 @@ static int prepare_open(const char *path, const struct config *config, const str
     return code != ERROR_NONE ? code : close_code;
 }
 
+/* The config's hints for MPI-IO, MPI_INFO_NULL without any. */
+static MPI_Info make_hints(const struct config *config)
+{
+    MPI_Info info = MPI_INFO_NULL;
+    for (const char *line = config->file_hints; *line != '\0'; line = strchr(line, '\n') + 1) {
+        char name[MPI_MAX_INFO_KEY], value[MPI_MAX_INFO_VAL];
+        const int name_length = (int)strcspn(line, "="), length = (int)strcspn(line, "\n");
+        snprintf(name, sizeof name, "%.*s", name_length, line);
+        snprintf(value, sizeof value, "%.*s", length - name_length - 1, line + name_length + 1);
+        if (info == MPI_INFO_NULL)
+            MPI_Info_create(&info);
+        MPI_Info_set(info, name, value);
+    }
+    return info;
+}
+
 /* Collective. Opens a file that rank 0 has just checked. Each rank opens it for itself: the file is complete and rows are
  * written independently, so nothing in HDF5 needs the others, and a rank whose writes fail cannot leave them waiting
  * inside HDF5's barriers. */
@@ -1574,8 +1598,11 @@ static int open_parallel(const char *path, const struct config *config, const st
     int code = store == NULL ? error_set(err, ERROR_MEMORY, "%s: no memory to open it", path)
                              : init_store(store, path, config, grid, err);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (code == ERROR_NONE && (access < 0 || H5Pset_fapl_mpio(access, MPI_COMM_SELF, MPI_INFO_NULL) < 0))
+    MPI_Info hints = make_hints(config);
+    if (code == ERROR_NONE && (access < 0 || H5Pset_fapl_mpio(access, MPI_COMM_SELF, hints) < 0))
         code = hdf5_error(err, path, "cannot be opened");
+    if (hints != MPI_INFO_NULL)
+        MPI_Info_free(&hints);
     if (code == ERROR_NONE && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0)
         code = error_set(err, ERROR_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
     /* The whole path: MPI-IO reads "-" and "ufs:" at the beginning of a name in its own ways. */

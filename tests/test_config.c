@@ -185,11 +185,84 @@ static void defaults(void **state)
     assert_int_equal(config.fields, (1u << RECORD_FIELD_COUNT) - 1);
     assert_int_equal(config.weights, WEIGHTS_NONE);
     assert_true(config.checkpoint_interval == 60.0);
+    assert_int_equal(config.file_alignment, 1);
+    assert_int_equal(config.file_threshold, 1048576);
+    assert_string_equal(config.file_hints, "");
     config_done(&config);
 
     config = parse_line(9, "  steps: 10"); /* fewer steps than 64 records */
     assert_int_equal(config.record_count, 11);
     config_done(&config);
+}
+
+static void the_files_layout(void **state)
+{
+    (void)state;
+    struct config config = parse_line(
+        11, "file: {alignment: 4194304, threshold: 65536, hints: [romio_ds_write=disable, a_1=x=y]}");
+    assert_int_equal(config.file_alignment, 4194304);
+    assert_int_equal(config.file_threshold, 65536);
+    assert_string_equal(config.file_hints, "romio_ds_write=disable\na_1=x=y\n");
+    config_done(&config);
+    config = parse_line(11, "file: {hints: striping_factor=16}"); /* one value is a list of one */
+    assert_string_equal(config.file_hints, "striping_factor=16\n");
+    config_done(&config);
+    config = parse(minimal,
+                   "file.alignment=1073741824\nfile.threshold=1099511627776\nfile.hints=[a=1, b=2, ab=3]");
+    assert_true(config.file_alignment == 1 << 30 && config.file_threshold == INT64_C(1) << 40);
+    assert_string_equal(config.file_hints, "a=1\nb=2\nab=3\n");
+    config_done(&config);
+
+    /* The longest name and value, and one more. */
+    char name[33], value[65], line[256], message[512];
+    memset(name, 'n', 32);
+    memset(value, 'v', 64);
+    name[32] = value[64] = '\0';
+    snprintf(line, sizeof line, "file: {hints: [%s=%s]}", name + 1, value + 1);
+    config = parse_line(11, line);
+    assert_int_equal(strlen(config.file_hints), 31 + 1 + 63 + 1);
+    config_done(&config);
+    static const char *const no_hints[] = {"''",    "striping_factor", "=16",         "a=",   "a b=1",
+                                           "a-b=1", "a=1 2",           "'a=1\u00e4'", "a =1", "\u00e4=1"};
+    for (size_t i = 0; i < sizeof no_hints / sizeof *no_hints + 2; i++) {
+        char text[128];
+        if (i < 2)
+            snprintf(text, sizeof text, "%s=%s", name + (i == 0 ? 0 : 1), value + (i == 0 ? 1 : 0));
+        else
+            snprintf(text, sizeof text, "%s", no_hints[i - 2]);
+        snprintf(line, sizeof line, "file:\n  hints:\n  - ok=1\n  - %s", text);
+        char shown[48];
+        const bool quoted = text[0] == '\'';
+        if (quoted)
+            snprintf(text, sizeof text, "%s", strcmp(text, "''") == 0 ? "\"\"" : "a=1\u00e4");
+        snprintf(shown, sizeof shown, strlen(text) > 40 ? "%.37s..." : "%s", text);
+        snprintf(message, sizeof message,
+                 "sweep.yaml:14: file.hints: %s is no hint; expected NAME=VALUE, as in "
+                 "romio_ds_write=disable, of at most "
+                 "31 and 63 characters",
+                 shown);
+        refuse_line(11, line, message);
+    }
+    refuse_line(11, "file: {hints: [a=1,\n  b=1, a=2]}",
+                "sweep.yaml:12: file.hints: a stands twice; expected a name once");
+    char many[1024] = "file: {hints: [a0=1";
+    for (int i = 1; i < 65; i++)
+        snprintf(many + strlen(many), 16, ", a%d=1", i);
+    strcat(many, "]}");
+    refuse_line(11, many, "sweep.yaml:11: file.hints: 65 hints; expected at most 64");
+    refuse_line(11, "file: {hints: []}",
+                "sweep.yaml:11: file.hints: the list is empty; expected at least one value");
+    refuse_line(11, "file: {hints: {striping_factor: 16}}",
+                "sweep.yaml:11: file.hints: expected one value or a list, got a map of keys");
+    refuse_line(11, "file: {alignment: 0}", "sweep.yaml:11: file.alignment: 0 is not in [1, 1073741824]");
+    refuse_line(11, "file: {alignment: 4 MiB}",
+                "sweep.yaml:11: file.alignment: 4 MiB is not an integer in [1, 1073741824]");
+    refuse_line(11, "file: {alignment: [1, 2]}",
+                "sweep.yaml:11: file.alignment: expected one value, got a list");
+    refuse_line(11, "file: {threshold: 1099511627777}",
+                "sweep.yaml:11: file.threshold: 1099511627777 is not in [65536, 1099511627776]");
+    refuse_line(11, "file: {aligment: 4096}",
+                "sweep.yaml:11: file.aligment: unknown key; did you mean alignment?");
 }
 
 static void ways_to_write_a_value(void **state)
@@ -294,12 +367,12 @@ static void wrong_keys(void **state)
     refuse_line(
         11, "foo: [1, {a: b}]",
         "sweep.yaml:11: foo: unknown key; expected one of title, seed, grid, training, records, output, "
-        "checkpoint");
+        "checkpoint, file");
     refuse_line(11, "grdi: {step_size: 1}", "sweep.yaml:11: grdi: unknown key; did you mean grid?");
     refuse_line(
         11, "'bad\\nkey%s': 1",
         "sweep.yaml:11: bad\\nkey%s: unknown key; expected one of title, seed, grid, training, records, "
-        "output, checkpoint");
+        "output, checkpoint, file");
     refuse_line(11, "records: {count: 5, spacing: log}",
                 "sweep.yaml:11: records.spacing: unknown key; expected one of count");
     refuse_line(4, "  step_size: {values: [1, 2]}",
@@ -838,7 +911,9 @@ static void each_key_counts(void **state)
         for (int j = i + 1; j <= COUNT; j++)
             assert_string_not_equal(digests[i], digests[j]);
 
-    struct config same = parse(full, "title=other\ncheckpoint.interval=3");
+    struct config same =
+        parse(full, "title=other\ncheckpoint.interval=3\nfile.alignment=4096\nfile.threshold=65536\n"
+                    "file.hints=[a=1]");
     char digest[CONFIG_DIGEST_SIZE];
     config_digest(&same, digest);
     assert_string_equal(digest, digests[COUNT]);
@@ -1012,6 +1087,7 @@ int main(void)
         cmocka_unit_test(names),
         cmocka_unit_test(the_design_is_read),
         cmocka_unit_test(defaults),
+        cmocka_unit_test(the_files_layout),
         cmocka_unit_test(ways_to_write_a_value),
         cmocka_unit_test(long_axes_are_read),
         cmocka_unit_test(wrong_keys),

@@ -59,14 +59,19 @@ struct sweep {
     struct grid grid;
 };
 
-static void sweep_init(const char *text, struct sweep *ret)
+static void sweep_init_with(const char *text, const char *overrides, struct sweep *ret)
 {
     struct error err = {0};
-    if (config_parse("test", text, strlen(text), NULL, &ret->config, &err) != ERROR_NONE ||
+    if (config_parse("test", text, strlen(text), overrides, &ret->config, &err) != ERROR_NONE ||
         grid_expand(&ret->config, &ret->grid, &err) != ERROR_NONE) {
         fprintf(stderr, "%s\n", err.message);
         abort();
     }
+}
+
+static void sweep_init(const char *text, struct sweep *ret)
+{
+    sweep_init_with(text, NULL, ret);
 }
 
 static void sweep_done(struct sweep *sweep)
@@ -333,6 +338,101 @@ static void the_same_bytes_by_one_rank(void **state)
         free(bytes);
         free(alone_bytes);
         unlink(alone);
+    }
+    sweep_done(&sweep);
+    ranks_settle(ranks);
+    remove_file();
+}
+
+/* Of a dataset in the file. */
+static haddr_t offset_of(const char *name)
+{
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    haddr_t offset = H5Dget_offset(dataset);
+    H5Dclose(dataset);
+    H5Fclose(file);
+    return offset;
+}
+
+/* Where the config says so, datasets begin at multiples of the file system's stripe: the large ones, and nothing else changes. */
+static void aligned_datasets(void **state)
+{
+    struct ranks *ranks = *state;
+    enum { ALIGNMENT = 262144, RUNS = 2400 };
+    static const char *const large[] = {"loss", "error", "potential_norm", "weights_d3/student",
+                                        "weights_d3/teacher"};
+    static const char *const small[] = {"run", "step", "checksum", "status", "weights_d2/student"};
+    /* Above 2400 rows of 9 values, and weights of d = 3; above nothing; off. */
+    static const char overrides[][64] = {"file.alignment=262144\nfile.threshold=65536",
+                                         "file.alignment=262144\nfile.threshold=1000000000",
+                                         "file.alignment=1\nfile.threshold=65536"};
+    for (int turn = 0; turn < 3; turn++) {
+        char more[160];
+        struct sweep sweep;
+        snprintf(more, sizeof more, "%s\ngrid.step_size={linear: [0.01, 0.1], count: 200}", overrides[turn]);
+        sweep_init_with(config_text, more, &sweep);
+        make_finished(ranks, &sweep);
+        int aligned_large = 0, aligned_small = 0;
+        for (int at = 0; at < 5; at++) {
+            aligned_large += offset_of(large[at]) % ALIGNMENT == 0;
+            aligned_small += offset_of(small[at]) % ALIGNMENT == 0;
+        }
+        CHECK(ranks, turn == 0 ? aligned_large == 5 : aligned_large < 2);
+        CHECK(ranks, aligned_small < 2);
+        struct stat at;
+        CHECK(ranks, stat(path, &at) == 0 && at.st_size <= store_file_size(&sweep.config, &sweep.grid));
+        struct reader reader;
+        struct error err = {0};
+        uint8_t done[RUNS];
+        int code = reader_open(path, &reader, &err);
+        CHECK_CALL(ranks, code, err);
+        if (code == ERROR_NONE) {
+            CHECK_CALL(ranks, store_check(reader.store, 0, RUNS, done, &err), err);
+            for (int run = 0; run < RUNS; run++)
+                CHECK(ranks, done[run] == STORE_DONE);
+            CHECK_CALL(ranks, store_check_frame(reader.store, &err), err);
+            CHECK_CALL(ranks, reader_close(&reader, &err), err);
+        }
+        sweep_done(&sweep);
+        ranks_settle(ranks);
+        remove_file();
+    }
+}
+
+/* MPI-IO is told what the config says, whether it knows the names or not. */
+static void hints_reach_mpi_io(void **state)
+{
+    struct ranks *ranks = *state;
+    char text[sizeof config_text + 96];
+    snprintf(text, sizeof text, "%sfile: {hints: [striping_factor=16, sgdmap_nothing=a=b]}\n", config_text);
+    struct sweep sweep;
+    sweep_init(text, &sweep);
+    struct store *store = NULL;
+    struct error err = {0};
+    int code =
+        store_create(path, true, &sweep.config, &sweep.grid, &provenance, NULL, MPI_COMM_WORLD, &store, &err);
+    CHECK_CALL(ranks, code, err);
+    if (code == ERROR_NONE) {
+        hid_t file = H5I_INVALID_HID;
+        CHECK(ranks, H5Fget_obj_ids((hid_t)H5F_OBJ_ALL, H5F_OBJ_FILE, 1, &file) == 1);
+        hid_t list = H5Fget_access_plist(file);
+        MPI_Comm comm = MPI_COMM_NULL;
+        MPI_Info info = MPI_INFO_NULL;
+        CHECK(ranks, H5Pget_fapl_mpio(list, &comm, &info) >= 0 && info != MPI_INFO_NULL);
+        const char *const expected[][2] = {{"striping_factor", "16"}, {"sgdmap_nothing", "a=b"}};
+        for (int at = 0; at < 2 && info != MPI_INFO_NULL; at++) {
+            char value[MPI_MAX_INFO_VAL + 1] = "";
+            int found = 0;
+            MPI_Info_get(info, expected[at][0], MPI_MAX_INFO_VAL, value, &found);
+            CHECK(ranks, found && strcmp(value, expected[at][1]) == 0);
+        }
+        if (info != MPI_INFO_NULL)
+            MPI_Info_free(&info);
+        if (comm != MPI_COMM_NULL)
+            MPI_Comm_free(&comm);
+        H5Pclose(list);
+        CHECK_CALL(ranks, write_share(store, &sweep, ranks->rank, ranks->size, &err), err);
+        CHECK_CALL(ranks, store_close(store, &err), err);
     }
     sweep_done(&sweep);
     ranks_settle(ranks);
@@ -1238,6 +1338,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(what_is_written_is_read, &world),
         cmocka_unit_test_prestate(the_same_bytes_by_one_rank, &world),
+        cmocka_unit_test_prestate(aligned_datasets, &world),
+        cmocka_unit_test_prestate(hints_reach_mpi_io, &world),
         cmocka_unit_test_prestate(readers_beside_the_writer, &world),
         cmocka_unit_test_prestate(a_failed_run_without_rows, &world),
         cmocka_unit_test_prestate(checksums_see_a_bit, &world),

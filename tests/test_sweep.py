@@ -349,6 +349,26 @@ def test_another_config_is_refused_with_the_differences(reference, config, tmp_p
     assert sgdmap("run", config, "-o", path, "--set", "training.steps=100").returncode == 0
 
 
+def test_alignment_and_hints_change_no_result(reference, config, tmp_path):
+    path = tmp_path / "aligned.h5"
+    aligned = ("--set", "file.alignment=65536", "--set", "file.threshold=65536", "--set", "file.hints=[romio_ds_write=disable, nothing=1]")
+    result = sgdmap("run", config, "-o", path, *aligned, ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert_same(reference, path)
+    with h5py.File(path) as file:
+        assert file["weights_d11/student"].id.get_offset() % 65536 == 0
+    # Going on without them, and with them where the file has none: the layout is that of its beginning.
+    assert "all 576 runs are done" in sgdmap("run", config, "-o", path).stderr
+    other = tmp_path / "other.h5"
+    other.write_bytes(reference.read_bytes())
+    with h5py.File(other, "r+") as file:
+        file["status"][5:9] = 0
+    assert sgdmap("run", config, "-o", other, *aligned).returncode == 0
+    assert_same(reference, other)
+    with h5py.File(other) as file, h5py.File(reference) as before:
+        assert file["weights_d11/student"].id.get_offset() == before["weights_d11/student"].id.get_offset()
+
+
 @pytest.mark.parametrize("ranks, failing", [(None, 0), (3, 0), (3, 1)])
 @pytest.mark.parametrize("after", [0, 3, 40])
 def test_a_rank_that_cannot_write_ends_the_job_with_74(reference, config, tmp_path, ranks, failing, after):

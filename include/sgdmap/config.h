@@ -51,8 +51,11 @@ struct config {
     uint32_t fields;      /* bit f: enum record_field f is written */
     enum weights_kind weights;
     double checkpoint_interval; /* seconds */
-    char *text;                 /* the whole text as the user wrote it */
-    char *overrides;            /* the --set arguments, one a line, "" without any */
+    int64_t file_alignment; /* bytes, 1: none. Datasets of file_threshold bytes and more begin at multiples */
+    int64_t file_threshold;
+    char *file_hints; /* for MPI-IO: NAME=VALUE, one a line, "" without any */
+    char *text;       /* the whole text as the user wrote it */
+    char *overrides;  /* the --set arguments, one a line, "" without any */
 };
 
 /* Largest values, with their reason in src/config.c. */
@@ -71,7 +74,7 @@ WARN_UNUSED int config_parse(const char *name, const char *text, size_t length, 
 
 void config_done(struct config *config);
 
-/* 128 bits over everything that decides results (not title, not checkpoint.interval), as 32 hex digits and NUL:
+/* 128 bits over everything that decides results (not title, not checkpoint.interval, not the section file), as 32 hex digits and NUL:
  * XXH128 of the canonical form. Two texts that mean the same have the same digest. */
 enum { CONFIG_DIGEST_SIZE = 33 };
 void config_digest(const struct config *config, char ret[CONFIG_DIGEST_SIZE]);

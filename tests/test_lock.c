@@ -119,6 +119,29 @@ static void the_owner_is_named(void **state)
     assert_int_equal(access(lock_name, F_OK), -1);
 }
 
+/* For one who only reads: as the one who is refused is told, without taking or leaving anything. */
+static void the_owner_can_be_asked_for(void **state)
+{
+    (void)state;
+    char owner[LOCK_OWNER_SIZE] = "as before";
+    assert_false(lock_owner(path, owner));
+    setenv("SLURM_JOB_ID", "12_3", 1);
+    pid_t child = hold_in_child(0);
+    unsetenv("SLURM_JOB_ID");
+    assert_true(lock_owner(path, NULL) && lock_is_held(path));
+    assert_string_equal(owner, "as before");
+    assert_true(lock_owner(path, owner));
+    char expected[64];
+    snprintf(expected, sizeof expected, "process %d on host ", (int)child);
+    assert_memory_equal(owner, expected, strlen(expected));
+    assert_non_null(strstr(owner, ", SLURM job 12_3, since 20"));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_int_equal(access(lock_name, F_OK), 0);
+    assert_false(lock_owner(path, owner) || lock_is_held(path)); /* the file is there, its holder is not */
+    unlink(lock_name);
+}
+
 /* The holder removes the file while another waits for it: the waiter must not hold a file that has no name.
  */
 static void waits_for_one_that_leaves(void **state)
@@ -243,6 +266,7 @@ int main(void)
         cmocka_unit_test(takes_and_releases),
         cmocka_unit_test(the_same_process_is_refused_too),
         cmocka_unit_test(the_owner_is_named),
+        cmocka_unit_test(the_owner_can_be_asked_for),
         cmocka_unit_test(waits_for_one_that_leaves),
         cmocka_unit_test(only_one_at_a_time),
         cmocka_unit_test(stale_and_strange_files_are_harmless),

@@ -149,6 +149,21 @@ def test_a_shard_is_the_same_however_it_was_trained(sweep, tmp_path):
         assert_same(sweep.parts[1], path, but=["attribute ranks"])
 
 
+def test_ranks_that_are_given_many_groups_at_once_leave_out_those_of_others(tmp_path):
+    config = tmp_path / "many.yaml"
+    config.write_text("seed: 2\ngrid: {dimension: [2, 3], step_size: [0.1, 0.2], init_scale: 0, teacher_norm: 0.5, batch_size: 1,\n"
+                      "  replicates: 500}\ntraining: {steps: 5, tolerance: 1.0e-3}\nrecords: {count: 2}\n")
+    parts = [tmp_path / f"{i}.h5" for i in range(3)]
+    for i, part in enumerate(parts):
+        run = ("run", config, "-o", part, "--shard", f"{i}/3")
+        assert sgdmap(*run, ranks=[None, 1, 3][i]).returncode == 0
+        with h5py.File(part, "r+") as file:
+            file["checksum"][::5] = 0
+        assert sgdmap(*run, ranks=[None, 2, 1][i]).returncode == 0
+        assert sgdmap("verify", part).returncode == 0, "no run of another shard is done"
+    assert (np.array([done_in(part) for part in parts]).sum(axis=0) == 1).all()
+
+
 def test_what_a_shards_file_says(sweep):
     for i, part in enumerate(sweep.parts):
         runs = int(done_in(part).sum())

@@ -18,6 +18,7 @@ from .errors import ArgumentError, SweepError
 COMMANDS = (
     "boundary",
     "compare",
+    "export",
     "map",
     "phases",
     "trajectories",

@@ -472,9 +472,6 @@ int command_run(int argc, char **argv)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
-    /* Of the ways in which Open MPI shares a file pointer, which we do not use, one makes files beside the result file, and a
-     * killed job leaves them there. */
-    setenv("OMPI_MCA_sharedfp", "^lockedfile", 0);
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 

@@ -81,7 +81,7 @@ const struct key config_keys[KEY_COUNT] = {
     [KEY_ALIGNMENT] = {"file.alignment", FORM_VALUE, TYPE_INTEGER, .least = 1, .most = ALIGNMENT_MAX},
     [KEY_THRESHOLD] = {"file.threshold", FORM_VALUE, TYPE_INTEGER, .least = THRESHOLD_MIN,
                        .most = UINT64_C(1) << 40},
-    [KEY_HINTS] = {"file.hints", FORM_LIST, TYPE_TEXT},
+    [KEY_HINTS] = {"file.hints", FORM_LIST, TYPE_TEXT, .required = false},
 };
 
 static const enum key_id axis_keys[AXIS_COUNT] = {

@@ -1235,7 +1235,7 @@ static bool add_size(const struct config *config, const struct dataset_info *inf
 static int64_t size_of_share(const struct config *config, const struct grid *grid, double share)
 {
     int64_t total = METADATA_BLOCK + HISTORY_SIZE + (int64_t)strlen(config->text);
-    int64_t metadata = total + DATASET_COUNT * DATASET_METADATA;
+    int64_t metadata = total + (int64_t)DATASET_COUNT * DATASET_METADATA;
     const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
     for (int id = 0; id < DATASET_COUNT; id++) {
         struct dataset_info info = root_dataset(id);
@@ -1250,7 +1250,7 @@ static int64_t size_of_share(const struct config *config, const struct grid *gri
         for (int id = 0; id < WEIGHTS_COUNT; id++)
             if (!add_size(config, &weights_datasets[id], weights_extents, share, &total))
                 return INT64_MAX;
-        metadata += WEIGHTS_COUNT * DATASET_METADATA;
+        metadata += (int64_t)WEIGHTS_COUNT * DATASET_METADATA;
     }
     /* Blocks of metadata are aligned too. */
     const int64_t blocks = config->file_threshold <= METADATA_BLOCK ? metadata / METADATA_BLOCK + 4 : 1;

@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import html
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -427,12 +428,12 @@ def collect_trajectories(sweep: xr.Dataset, budget: int = TRAJECTORY_BYTES) -> t
             break
     step_index = _spread(records, most)
     # A sample compresses otherwise than all of them together: what it promised is mended by what came out.
-    for _ in range(4):
+    for attempt in itertools.count():
         axes = _thinned(sweep, 0.9 * budget / each)
         kept = math.prod(index.size for index in axes.values())
         header, packed = _packed(sweep, fields[:count], axes, step_index)
         size = len(packed) * 4 / 3
-        if size <= budget and (kept == settings or size > 0.45 * budget):
+        if size <= budget and (kept == settings or size > 0.45 * budget or attempt >= 3):
             break
         each = max(size / kept, 1.1 * each if size > budget else 0)
 

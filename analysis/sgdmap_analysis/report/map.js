@@ -145,6 +145,8 @@ function mapNote(quantity) {
   const low = counts.reduce((a, b) => Math.min(a, b)), high = counts.reduce((a, b) => Math.max(a, b));
   const runs = low === high ? plural(low, "run") : `${low} to ${high} runs`;
   const notes = [`${runs} with an outcome per cell.`];
+  const merged = axes.filter((axis) => axis.merged);
+  if (merged.length) notes.push(`A cell holds neighbouring settings, ${merged.map((axis) => `${Math.ceil(data.shape[axis.name] / axis.size)} values of ${axis.label}`).join(" and ")}.`);
   if (quantity === "outcome" && high > 1) notes.push("Paler where replicates disagree.");
   if (quantity === "steps" && high > 1) notes.push("Median of the runs of the most frequent outcome.");
   if (quantity === "phase1") notes.push("Median over the runs; those that never reached phase II count as longer than all others.");
@@ -342,6 +344,6 @@ function mapFigure() {
   for (const swatch of swatches) { tickvals.push(swatch.start + Math.max(2.5, (swatch.colours.length - 1) / 2)); ticktext.push(swatch.label); }
   Object.assign(figure.data[0], { showscale: true, colorbar: { tickvals, ticktext, thickness: 14, outlinewidth: 0, tickfont: { size: 11, color: "#1c1c1c" }, len: 1 } });
   const where = $("map-where").textContent;
-  figure.layout.title = { text: QUANTITIES[state.quantity] + (where ? `, ${where}` : ""), font: { size: 15, color: "#1c1c1c" }, x: 0.02, xanchor: "left" };
+  figure.layout.title = { text: plotText(QUANTITIES[state.quantity] + (where ? `, ${where}` : "")), font: { size: 15, color: "#1c1c1c" }, x: 0.02, xanchor: "left" };
   return [figure];
 }

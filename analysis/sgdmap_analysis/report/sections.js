@@ -4,7 +4,7 @@ function drawSummary() {
   const total = data.runs;
   const shape = varying().map((axis) => `${data.shape[axis.name]} ${plainAxis(axis, data.shape[axis.name])}`);
   if (data.replicates > 1) shape.push(plural(data.replicates, "replicate"));
-  $("lede").textContent = `${plural(total, "training")}${shape.length ? `: ${shape.join(" × ")}` : ""}.` + fixedWords();
+  $("lede").textContent = `${plural(total, "training")}${shape.length ? `: ${shape.join(" × ")}` : ""}.` + fixedWords() + progressWords();
   const shown = data.outcomes.filter((name) => data.counts[name] > 0);
   $("outcome-bar").replaceChildren(...outcomeParts(data.counts, total));
   $("outcome-bar").setAttribute("aria-label", shown.map((name) => `${data.counts[name]} ${name}`).join(", "));
@@ -17,6 +17,11 @@ const PLURALS = { dimension: "dimensions", batch_size: "batch sizes", input: "in
   init_scale: "initialization scales" };
 
 function plainAxis(axis, count) { return count === 1 ? axis.name.replace(/_/g, " ") : PLURALS[axis.name]; }
+
+function progressWords() {
+  const left = (data.counts.pending || 0) + (data.counts.running || 0);
+  return left ? ` ${percent(1 - left / data.runs)} of them are done.` : "";
+}
 
 function fixedWords() {
   const fixed = axes.filter((axis) => axis.size === 1);

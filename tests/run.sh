@@ -61,7 +61,7 @@ if [ "$what" = all ]; then
   # The compiler's warnings are for the code as it is, not as the sanitizers change it: GCC then warns of what cannot be.
   build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dwerror=false
   sanitized() {
-    SGDMAP_SAMPLE=${SGDMAP_SAMPLE:-3} SGDMAP_HOSTILE_FILES=${SGDMAP_HOSTILE_FILES:-16} \
+    SGDMAP_SAMPLE=${SGDMAP_SAMPLE:-6} SGDMAP_HOSTILE_FILES=${SGDMAP_HOSTILE_FILES:-16} \
       ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
       meson test -C build-sanitize --print-errorlogs -t 4 "$@"
   }

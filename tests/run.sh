@@ -2,7 +2,7 @@
 # Installs, builds and runs all tests.
 #
 #   bash tests/run.sh              everything: tests, formatting, lint, the unit suite and a sample of the mpi suite under
-#                                  ASan and UBSan, and the config reader under libFuzzer for a minute
+#                                  ASan and UBSan, and the config reader under libFuzzer for half a minute
 #   bash tests/run.sh --quick      the tests alone
 #   bash tests/run.sh --valgrind   the unit suite, and the result file at 1 and 3 ranks, under valgrind: half an hour and more
 #
@@ -70,7 +70,7 @@ if [ "$what" = all ]; then
   step "mpi under ASan and UBSan" sanitized --logbase testlog-mpi comm-1 comm-3 store-1 store-3 file sweep faults hostile
   CC=clang build build-fuzz -Dfuzz=true --buildtype=debugoptimized
   step "fuzzing of the config reader" \
-    meson test -C build-fuzz --suite fuzz --print-errorlogs --test-args="-max_total_time=${SGDMAP_FUZZ_SECONDS:-60}"
+    meson test -C build-fuzz --suite fuzz --print-errorlogs --test-args="-max_total_time=${SGDMAP_FUZZ_SECONDS:-30}"
 fi
 
 # "N passed, M failed" over all meson runs.

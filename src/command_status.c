@@ -168,92 +168,196 @@ static const struct {
     [OUTCOME_FAILED] = {'!', "\033[35m"},    [ELSEWHERE] = {' ', ""},
 };
 
-/* The most frequent outcome of init_scale cell y and step_size cell x over the replicates; ties to the lower
- * value. ELSEWHERE if all are in other shards. */
+/* The most frequent outcome over a cell's replicates that are done, ties to the lower value: a map fills in with the first
+ * of them. Without any: OUTCOME_RUNNING or OUTCOME_PENDING; ELSEWHERE if all are in other shards. */
 static int cell_outcome(const struct status *s, int64_t first_run, int64_t replicates, int64_t stride)
 {
     int64_t counts[ELSEWHERE + 1] = {0};
     for (int64_t r = 0; r < replicates; ++r)
         ++counts[s->outcome[first_run + r * stride]];
-    int best = ELSEWHERE;
-    counts[ELSEWHERE] = 0;
-    for (int o = 0; o < OUTCOME_COUNT; ++o)
+    int best = OUTCOME_CONVERGED;
+    for (int o = best + 1; o < OUTCOME_COUNT; ++o)
         if (counts[o] > counts[best])
             best = o;
-    return best;
+    return counts[best] > 0              ? best
+           : counts[OUTCOME_RUNNING] > 0 ? OUTCOME_RUNNING
+           : counts[OUTCOME_PENDING] > 0 ? OUTCOME_PENDING
+                                         : ELSEWHERE;
 }
 
-/* One map of step_size (across) and init_scale (up) for what is common to it; larger axes are thinned out. */
-static void print_panel(const struct status *s, int64_t first_run, int64_t replicate_stride, bool colours,
-                        int columns, int64_t height)
+/* A map of step_size (across) and init_scale (up), for what is common to it. */
+struct panel {
+    int64_t first_run;
+    int64_t number; /* among all maps */
+    int rank;       /* which to show where there is no room for all: those that are filling first */
+    char title[COMMAND_TEXT_SIZE];
+};
+
+enum { PANEL_LABEL = 12 }; /* columns before a line of cells */
+
+static void print_spaces(int64_t count)
+{
+    for (int64_t i = 0; i < count; ++i)
+        putchar(' ');
+}
+
+/* Characters of UTF-8, all of one column here. */
+static int64_t text_width(const char *text)
+{
+    int64_t width = 0;
+    for (; *text != '\0'; ++text)
+        width += (*text & 0xc0) != 0x80;
+    return width;
+}
+
+/* One line of a panel's cells, with init_scale's value `row` before it or, for -1, nothing; larger axes are thinned out. */
+static void print_cells(const struct status *s, const struct panel *panel, int64_t row, bool labelled,
+                        int64_t width, bool colours)
 {
     const struct axis *step = &s->config.axes[AXIS_STEP_SIZE], *scale = &s->config.axes[AXIS_INIT_SCALE];
-    const int64_t width = step->count < columns - 14 ? step->count : columns - 14;
+    if (labelled)
+        printf("  %9.3g ", scale->values[row]);
+    else
+        print_spaces(PANEL_LABEL);
+    const char *colour = "";
+    for (int64_t x = 0; x < width; ++x) {
+        const int64_t column = width > 1 ? x * (step->count - 1) / (width - 1) : 0;
+        const int outcome = cell_outcome(s, panel->first_run + column * scale->count + row,
+                                         s->config.replicates, s->grid.family_runs);
+        if (colours && MARKS[outcome].colour != colour) {
+            colour = MARKS[outcome].colour;
+            fputs(colour, stdout);
+        }
+        putchar(MARKS[outcome].letter);
+    }
+    if (colours)
+        fputs("\033[0m", stdout);
+}
+
+/* `count` panels side by side, each `pitch` columns wide, its cells `width`. */
+static void print_panels(const struct status *s, const struct panel *panels, int64_t count, int64_t height,
+                         int64_t width, int64_t pitch, bool colours)
+{
+    const struct axis *step = &s->config.axes[AXIS_STEP_SIZE], *scale = &s->config.axes[AXIS_INIT_SCALE];
+    putchar('\n');
+    for (int64_t p = 0; p < count; ++p) {
+        printf("  %s", panels[p].title);
+        print_spaces(p + 1 < count ? pitch - 2 - text_width(panels[p].title) : 0);
+    }
+    putchar('\n');
     for (int64_t y = height - 1; y >= 0; --y) {
         const int64_t row = height > 1 ? y * (scale->count - 1) / (height - 1) : 0;
-        if (y == height - 1 || y == 0)
-            printf("  %9.3g ", scale->values[row]);
-        else
-            printf("  %9s ", "");
-        const char *colour = "";
-        for (int64_t x = 0; x < width; ++x) {
-            const int64_t column = width > 1 ? x * (step->count - 1) / (width - 1) : 0;
-            const int outcome = cell_outcome(s, first_run + column * scale->count + row, s->config.replicates,
-                                             replicate_stride);
-            if (colours && MARKS[outcome].colour != colour) {
-                colour = MARKS[outcome].colour;
-                fputs(colour, stdout);
-            }
-            putchar(MARKS[outcome].letter);
+        for (int64_t p = 0; p < count; ++p) {
+            print_cells(s, &panels[p], row, y == height - 1 || y == 0, width, colours);
+            print_spaces(p + 1 < count ? pitch - PANEL_LABEL - width : 0);
         }
-        puts(colours ? "\033[0m" : "");
+        putchar('\n');
     }
     char left[32], right[32];
     snprintf(left, sizeof left, "%.3g", step->values[0]);
     snprintf(right, sizeof right, "%.3g", step->values[step->count - 1]);
-    printf("  %9s %s%*s\n", "", left, (int)width - (int)strlen(left) > 0 ? (int)width - (int)strlen(left) : 0,
-           right);
+    for (int64_t p = 0; p < count; ++p) {
+        const int64_t gap = width - text_width(left);
+        print_spaces(PANEL_LABEL);
+        const int printed = printf("%s%*s", left, gap > 0 ? (int)gap : 0, right);
+        print_spaces(p + 1 < count ? pitch - PANEL_LABEL - printed : 0);
+    }
+    putchar('\n');
+}
+
+/* Where the action is: 0 for a map that is being filled, 1 for one that is complete, 2 for one not begun. */
+static int panel_rank(const struct status *s, int64_t first_run, int64_t plane)
+{
+    bool any_done = false, any_left = false;
+    for (int64_t r = 0; r < s->config.replicates; ++r)
+        for (int64_t run = 0; run < plane; ++run) {
+            const int outcome = s->outcome[first_run + r * s->grid.family_runs + run];
+            any_left |= outcome == OUTCOME_PENDING || outcome == OUTCOME_RUNNING;
+            any_done |= outcome != OUTCOME_PENDING && outcome != ELSEWHERE;
+        }
+    return any_done && any_left ? 0 : any_done ? 1 : 2;
+}
+
+static int compare_ranks(const void *a, const void *b)
+{
+    const struct panel *x = a, *y = b;
+    return x->rank != y->rank ? x->rank - y->rank : (x->number > y->number) - (x->number < y->number);
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    const struct panel *x = a, *y = b;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+/* All maps; NULL without memory. *count: how many. */
+static struct panel *list_panels(const struct status *s, int64_t *count)
+{
+    const struct config *c = &s->config;
+    const int64_t plane = c->axes[AXIS_STEP_SIZE].count * c->axes[AXIS_INIT_SCALE].count;
+    const int64_t inputs = c->axes[AXIS_INPUT].count, inners = s->grid.family_runs / plane;
+    struct panel *panels = calloc((size_t)(s->grid.block_count * inputs * inners), sizeof *panels);
+    *count = 0;
+    if (panels == NULL)
+        return NULL;
+    for (int64_t b = 0; b < s->grid.block_count; ++b)
+        for (int64_t input = 0; input < inputs; ++input)
+            for (int64_t inner = 0; inner < inners; ++inner) {
+                struct panel *panel = &panels[*count];
+                panel->number = (*count)++;
+                panel->first_run =
+                    s->grid.blocks[b].first_run + input * c->replicates * s->grid.family_runs + inner * plane;
+                panel->rank = panel_rank(s, panel->first_run, plane);
+                struct setting setting;
+                grid_setting(&s->grid, panel->first_run, &setting);
+                snprintf(panel->title, sizeof panel->title, "d = %lld, B = %lld, ‖W*‖ = %.3g, link %s",
+                         (long long)setting.dimension, (long long)setting.batch_size, setting.teacher_norm,
+                         link_kind_name(setting.link));
+            }
+    return panels;
 }
 
 static void print_map(const struct status *s, bool colours, int columns, int rows)
 {
     /* On a terminal that is watched the whole is to be seen at once: as many maps as fit, at least one, thinned out. */
-    enum { PANELS_MAX = 8, HEIGHT_MAX = 24, AROUND = 3 };
+    enum { PANELS_MAX = 8, HEIGHT_MAX = 24, AROUND = 3, BETWEEN = 2 };
+    int64_t count;
+    struct panel *panels = list_panels(s, &count);
+    if (panels == NULL)
+        return;
+    const int64_t steps = s->config.axes[AXIS_STEP_SIZE].count;
+    const int64_t width = steps < columns - PANEL_LABEL - 2 ? steps : columns - PANEL_LABEL - 2;
+    int64_t pitch = PANEL_LABEL + width;
+    for (int64_t p = 0; p < count; ++p)
+        pitch = text_width(panels[p].title) + 2 > pitch ? text_width(panels[p].title) + 2 : pitch;
+    pitch += BETWEEN;
+    int64_t across = (columns + BETWEEN) / pitch;
+    across = across < 1 ? 1 : across > count ? count : across;
     int64_t height = s->config.axes[AXIS_INIT_SCALE].count;
     height = height < HEIGHT_MAX ? height : HEIGHT_MAX;
-    int64_t panels_max = PANELS_MAX;
+    int64_t shown = PANELS_MAX > across ? PANELS_MAX / across * across : across;
     if (rows > 0) {
         const int64_t room = rows - 1;
         height = height + AROUND > room ? room - AROUND : height;
         height = height < 2 ? 2 : height;
-        panels_max = room / (height + AROUND);
-        panels_max = panels_max < 1 ? 1 : panels_max > PANELS_MAX ? PANELS_MAX : panels_max;
+        const int64_t fit = room / (height + AROUND) * across;
+        shown = fit < across ? across : fit < shown ? fit : shown;
     }
-    const struct config *c = &s->config;
-    const int64_t plane = c->axes[AXIS_STEP_SIZE].count * c->axes[AXIS_INIT_SCALE].count;
-    const int64_t inputs = c->axes[AXIS_INPUT].count;
-    int64_t panels = 0;
+    shown = shown < count ? shown : count;
+    qsort(panels, (size_t)count, sizeof *panels, compare_ranks);
+    qsort(panels, (size_t)shown, sizeof *panels, compare_numbers);
+
     printf("\nstep_size across, init_scale up;");
     for (int o = 0; o < OUTCOME_COUNT; ++o)
         if (s->outcomes[o] > 0)
             printf(" %s%c%s %s", colours ? MARKS[o].colour : "", MARKS[o].letter, colours ? "\033[0m" : "",
                    outcome_name((enum outcome)o));
     putchar('\n');
-    for (int64_t b = 0; b < s->grid.block_count; ++b)
-        for (int64_t input = 0; input < inputs; ++input)
-            for (int64_t inner = 0; inner < s->grid.family_runs / plane; ++inner, ++panels) {
-                if (panels >= panels_max)
-                    continue;
-                const int64_t first =
-                    s->grid.blocks[b].first_run + input * c->replicates * s->grid.family_runs + inner * plane;
-                struct setting setting;
-                grid_setting(&s->grid, first, &setting);
-                printf("\n  d = %lld, B = %lld, ‖W*‖ = %.3g, link %s\n", (long long)setting.dimension,
-                       (long long)setting.batch_size, setting.teacher_norm, link_kind_name(setting.link));
-                print_panel(s, first, s->grid.family_runs, colours, columns, height);
-            }
-    if (panels > panels_max)
-        printf("\n  … and %lld more maps: analysis/sgdmap-analysis map\n", (long long)(panels - panels_max));
+    for (int64_t p = 0; p < shown; p += across)
+        print_panels(s, &panels[p], p + across < shown ? across : shown - p, height, width, pitch, colours);
+    if (count > shown)
+        printf("\n  … and %lld more maps: analysis/sgdmap-analysis map\n", (long long)(count - shown));
+    free(panels);
 }
 
 static void print_text(const char *path, const struct status *s, bool colours, int columns, int rows)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
+import re
+import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -626,6 +631,52 @@ def test_status(reference):
     assert list(numbers["outcomes"].values()) == counts.tolist()
     watch = sgdmap("status", reference, "--watch", timeout=20)
     assert watch.returncode == 0, "a file that is complete is not watched"
+
+
+def on_a_terminal(columns, rows, *arguments, seconds=1.5):
+    """What the program draws on a terminal of that size within that time."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (rows, columns))
+    process = subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=its, stderr=its)
+    os.close(its)
+    drawn = b""
+    begun = time.monotonic()
+    try:
+        while time.monotonic() - begun < seconds or b"step_size across" not in drawn:
+            assert time.monotonic() - begun < 60, drawn
+            if select.select([ours], [], [], 0.1)[0]:
+                drawn += os.read(ours, 65536)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return re.sub(r"\x1b\[\d*[mJH]", "", drawn.decode()).replace("\r", "")
+
+
+def test_a_map_fills_in(reference, tmp_path):
+    """A cell shows what is done of it; on a terminal without room for all maps those are seen that are filling."""
+    path = tmp_path / "part.h5"
+    shutil.copy(reference, path)
+    with h5py.File(path, "r+") as file:
+        last = (file["dimension"][:] == 11) & (file["batch_size"][:] == 20)
+        undone = ~last | (file["replicate"][:] == 1)
+        for name in ("checksum", "status"):
+            values = file[name][:]
+            values[undone] = 0
+            file[name][:] = values
+        names = ("teacher_norm", "link", "status")
+        norms, links, status = (file[name][:][last & ~undone] for name in names)
+    shown = sgdmap("status", path).stdout
+    for norm, link in ((0.5, 0), (1.0, 1)):
+        cells = status[(norms == norm) & (links == link)].reshape(9, -1)  # [step_size][init_scale]
+        letters = np.array(list("??#x-+!"))[cells]
+        panel = shown.split(f"d = 11, B = 20, ‖W*‖ = {norm:g}, link {('identity', 'none')[link]}\n")[1].split("\n")
+        assert [line[12:] for line in panel[: letters.shape[1]]] == ["".join(row) for row in letters.T[::-1]]
+    for columns, rows, maps, across in ((100, 20, 2, 2), (200, 20, 4, 4), (60, 20, 1, 1)):
+        drawn = on_a_terminal(columns, rows, "status", path, "--watch")
+        titles = [line for line in drawn.splitlines() if "link" in line]
+        assert titles[0].count("d = 11, B = 20") == across and max(map(len, drawn.splitlines())) <= max(columns, 101)
+        assert drawn.count("d = ") == maps and f"… and {16 - maps} more maps" in drawn
 
 
 def test_status_while_a_job_writes(tmp_path):

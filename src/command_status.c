@@ -332,7 +332,8 @@ static void print_map(const struct status *s, bool colours, int columns, int row
         pitch = text_width(panels[p].title) + 2 > pitch ? text_width(panels[p].title) + 2 : pitch;
     pitch += BETWEEN;
     int64_t across = (columns + BETWEEN) / pitch;
-    across = across < 1 ? 1 : across > count ? count : across;
+    across = across > count ? count : across;
+    across = across < 1 ? 1 : across;
     int64_t height = s->config.axes[AXIS_INIT_SCALE].count;
     height = height < HEIGHT_MAX ? height : HEIGHT_MAX;
     int64_t shown = PANELS_MAX > across ? PANELS_MAX / across * across : across;

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import Sequence
+from typing import NoReturn, Sequence
 
 from . import __version__
 from .errors import ArgumentError, SweepError
@@ -51,8 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line, not a page of usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} ({self.prog} -h explains)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sgdmap-analysis",
         description="Figures and numbers from a result file of sgdmap, finished or not. It only reads the file, and "
         "may do so while the job writes it.",

@@ -5,10 +5,12 @@ SGDMAP_PACKAGES_BUILD="gcc libc6-dev git meson ninja-build pkg-config openmpi-bi
   libhdf5-openmpi-dev libblis-serial-dev libsleef-dev librandom123-dev libcyaml-dev libyaml-dev libxxhash-dev
   python3 python3-numpy python3-h5py python3-xarray python3-netcdf4 python3-h5netcdf python3-matplotlib python3-plotly"
 SGDMAP_PACKAGES_TEST="libcmocka-dev python3-pytest python3-pytest-xdist python3-torch python3-mpmath netcdf-bin clang-format clang-tidy
-  clang libclang-rt-dev cppcheck valgrind procps chromium"
+  clang libclang-rt-dev cppcheck shellcheck valgrind procps chromium"
 # The report's test in a browser. Node.js of another origin has npm in it, and does not go along with Debian's.
 command -v node >/dev/null || SGDMAP_PACKAGES_TEST+=" nodejs"
 command -v npm >/dev/null || SGDMAP_PACKAGES_TEST+=" npm"
+# The cluster of emulated nodes, which only root can make.
+[ "$(id -u)" -ne 0 ] || SGDMAP_PACKAGES_TEST+=" slurm-wlm munge iproute2"
 
 # The packages among the arguments that are not installed, on one line.
 missing_packages() {
@@ -23,7 +25,7 @@ install_packages() {
   local missing
   if ! command -v dpkg-query >/dev/null; then
     echo "sgdmap: this is not a Debian system: install what corresponds to" $SGDMAP_PACKAGES_BUILD >&2
-    echo "        (README, \"On a cluster, without root\"), then: meson setup build && ninja -C build" >&2
+    echo "        (README, \"Without root\"), then: meson setup build && ninja -C build" >&2
     exit 2
   fi
   missing=$(missing_packages "$@")
@@ -34,7 +36,7 @@ install_packages() {
       echo "sgdmap: these packages are missing, and neither root nor sudo is there to install them:" >&2
       echo "  $missing" >&2
       echo "Ask your administrator for: apt-get install $missing" >&2
-      echo "or see README, \"On a cluster, without root\"." >&2
+      echo "or see README, \"Without root\"." >&2
       exit 2
     fi
     as_root=(sudo)

@@ -1,5 +1,6 @@
 """jobs/submit on a real SLURM cluster of emulated nodes (tests/slurm/cluster): from the submission to the map, and what a cluster does
-to a job on its way. Whatever it is, the sweep ends complete, with the bits of one that nothing disturbed."""
+to a job on its way. Whatever it is, the sweep ends complete, with the bits of one that nothing disturbed. SGDMAP_ALL_FAULTS=1 takes
+each fault by both launchers."""
 from __future__ import annotations
 
 import fcntl
@@ -73,12 +74,13 @@ class Cluster:
         names = self.login("scontrol", "show", "hostnames", re.search(r"\n +NodeList=(\S+)", shown)[1]).split()
         return [batch, *(name for name in names if name != batch)]
 
-    def wait(self, condition, seconds=300) -> None:
+    def wait(self, condition, seconds=240) -> None:
         for _ in range(seconds * 2):
             if condition():
                 return
             time.sleep(0.5)
-        raise AssertionError("it did not come about: " + self.login("squeue", check=False))
+        logs = "".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in sorted((self.folder / "log").iterdir()))
+        raise AssertionError("it did not come about: " + self.login("squeue", check=False) + logs)
 
     def wait_for_end(self, job: str) -> None:
         self.wait(lambda: self.state(job) in ENDED)
@@ -144,8 +146,14 @@ def processes_with(text: str) -> list[int]:
 
 def ranks_of(file: Path) -> list[int]:
     """The ranks that train into that file."""
-    return [pid for pid in processes_with(f" -o {file}".replace(" ", "\0"))
-            if Path(f"/proc/{pid}/exe").resolve() == Path(PROGRAM).resolve()]
+    found = []
+    for pid in processes_with(f" -o {file}".replace(" ", "\0")):
+        try:
+            if Path(f"/proc/{pid}/exe").resolve() == Path(PROGRAM).resolve():
+                found.append(pid)
+        except OSError:
+            pass  # it has gone
+    return found
 
 
 def contents(path: Path) -> dict:
@@ -267,8 +275,12 @@ def test_a_job_that_is_disturbed(cluster, assert_as_undisturbed, launcher, fault
     log = log_of(file)
     print(log)
     assert cluster.state(job) == "COMPLETED", log
-    assert re.search(r"start 2 \(SLURM_RESTART_COUNT=1\)", log) or fault == "scancel", log
-    assert "were taken up from checkpoints" in log, log
+    if fault == "rank":
+        assert "the ranks are started again, on the same nodes" in log and "complete after 1 starts" in log, log
+    elif fault != "scancel":
+        assert re.search(r"start 2 \(SLURM_RESTART_COUNT=1\)", log), log
+    # The ranks that a cut link leaves behind may have been through in the meantime.
+    assert "were taken up from checkpoints" in log or fault == "link", log
     assert_as_undisturbed(config, file)
     assert [p.name for p in cluster.folder.glob(f"{file.name}*.starts")] == []
 
@@ -285,20 +297,6 @@ def test_a_daemon_that_is_restarted(cluster, assert_as_undisturbed, launcher, da
     cluster.wait_for_end(job)
     log = log_of(file)
     assert cluster.state(job) == "COMPLETED" and "complete after 1 starts" in log, log
-    assert_as_undisturbed(config, file)
-
-
-def test_a_controller_that_is_away_when_the_job_wants_to_start_again(cluster, assert_as_undisturbed):
-    config, file = make(cluster, "away", LONG)
-    # srun itself waits for the controller before it ends a step; mpirun does not.
-    job, _ = cluster.submit(config, file, "--no-analysis", "--launcher", "mpirun")
-    cluster.wait_for_checkpoints(file)
-    cluster.call(CLUSTER, "kill", cluster.folder, "slurmctld")
-    os.kill(ranks_of(file)[-1], signal.SIGKILL)
-    cluster.wait(lambda: "the launcher ended with" in log_of(file))
-    cluster.call(CLUSTER, "start", cluster.folder, "slurmctld")
-    cluster.wait_for_end(job)
-    assert cluster.state(job) == "COMPLETED" and "complete after 2 starts" in log_of(file), log_of(file)
     assert_as_undisturbed(config, file)
 
 

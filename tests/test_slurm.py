@@ -112,7 +112,8 @@ def whole_cluster():
     # munge wants its socket below folders that all may enter, and pytest's are private.
     folder = Path(tempfile.mkdtemp(prefix="sgdmap-cluster-"))
     folder.chmod(0o755)
-    up = subprocess.run([CLUSTER, "up", folder, str(NODES), *PARTITIONS], capture_output=True, text=True, timeout=120)
+    up = subprocess.run([CLUSTER, "up", folder, str(NODES), *PARTITIONS], capture_output=True, text=True, timeout=120,
+                        env={**os.environ, "SGDMAP_CLUSTER_OWNER": str(os.getpid())})
     if up.returncode == 77:
         shutil.rmtree(folder)
         pytest.skip(up.stderr.strip())
@@ -353,6 +354,23 @@ def test_two_jobs_on_one_file(cluster):
     cluster.wait(lambda: not ranks_of(file))
 
 
+def test_a_cluster_does_not_outlive_its_owner(whole_cluster):
+    """As when a test run is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="sgdmap-cluster-"))
+    folder.chmod(0o755)
+    with subprocess.Popen(["sleep", "1000"]) as owner:
+        subprocess.run([CLUSTER, "up", folder, "1"], check=True, timeout=120, capture_output=True,
+                       env={**os.environ, "SGDMAP_CLUSTER_OWNER": str(owner.pid)})
+        assert processes_with(str(folder))
+        owner.kill()
+    for _ in range(300):
+        if not processes_with(str(folder)):
+            break
+        time.sleep(0.1)
+    assert not processes_with(str(folder))
+    shutil.rmtree(folder)
+
+
 # -- Arguments: no cluster is needed -------------------------------------------------------------------------------------
 
 
@@ -390,28 +408,59 @@ def test_bad_arguments(tmp_path, arguments, text):
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
-def test_a_dry_run_writes_nothing_and_its_scripts_are_sound(tmp_path):
-    config = tmp_path / "sweep.yaml"
+def dry_run(folder: Path, *options, programs: dict | None = None) -> tuple[str, list[str]]:
+    """(what is told, [scripts]) on a machine whose only commands of SLURM and Open MPI are `programs`, {name: shell text}."""
+    config = folder / "sweep.yaml"
     config.write_text(CONFIG.replace("STEPS", "100"))
-    shown = subprocess.run([ROOT / "jobs" / "submit", config, "-o", "a folder/sweep.h5", "--ranks", "4", "--nodes", "2", "--time", "2:00:00",
-                            "--partition", "long", "--account=theory", "--dry-run", "--array", "3", "--", "--qos=high", "--mail-type", "END"],
-                           capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True,
-                           env={**os.environ, "SGDMAP": PROGRAM, "PATH": "/usr/bin:/bin"} | without_slurm(tmp_path)).stdout
-    assert [p.name for p in tmp_path.iterdir() if p.name != "bin"] == ["sweep.yaml"]
-    scripts = re.split(r"\n-- .*\n", shown)[1:]
-    assert len(scripts) == 2
+    commands = folder / "bin"
+    commands.mkdir()
+    for name in ("bash", "sed", "awk", "realpath", "basename", "dirname", "cat", "grep", "env", "sort", "tr", "sh", "head"):
+        (commands / name).symlink_to(shutil.which(name))
+    for name, text in (programs or {}).items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    shown = subprocess.run([ROOT / "jobs" / "submit", config, "--dry-run", *options], capture_output=True, text=True, cwd=folder,
+                           timeout=60, check=True, env={"SGDMAP": PROGRAM, "PATH": str(commands), "BASH_FUNC_module%%": "() { :; }"}).stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["bin", "sweep.yaml"]
+    told, *scripts = re.split(r"\n-- .*\n", shown)
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    return told, scripts
+
+
+def test_a_dry_run_writes_nothing_and_its_scripts_are_sound(tmp_path):
+    told, scripts = dry_run(tmp_path, "-o", "a folder/sweep.h5", "--ranks", "4", "--nodes", "2", "--time", "2:00:00", "--partition", "long",
+                            "--account=theory", "--array", "3", "--module", "hdf5/1.14", "--module=openmpi", "--", "--qos=high",
+                            "--mail-type", "END")
+    assert "3 shards of 4 ranks" in told and len(scripts) == 2
     for line in ("--ntasks=4", "--nodes=2", "--time=2:00:00", "--partition=long", "--account=theory", "--qos=high", "--mail-type END",
                  "--array=0-2", "--open-mode=append", "--requeue"):
         assert f"#SBATCH {line}\n" in scripts[0], line
     for line in ("--partition=long", "--account=theory", "--qos=high"):
         assert f"#SBATCH {line}\n" in scripts[1], line
     for script in scripts:
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        assert "module load hdf5/1.14\nmodule load openmpi\n" in script
 
 
-def without_slurm(folder: Path) -> dict:
-    """A PATH without SLURM's commands, which may be there but have no cluster."""
-    (folder / "bin").mkdir()
-    for name in ("bash", "sed", "awk", "realpath", "basename", "dirname", "cat", "grep", "env", "sort", "tr", "sh", "head"):
-        (folder / "bin" / name).symlink_to(shutil.which(name))
-    return {"PATH": str(folder / "bin")}
+PMIX = {"srun": 'echo "MPI plugin types are..."; echo none; echo pmi2; echo pmix', "ompi_info": "echo MCA pmix: ext3x"}
+
+
+@pytest.mark.parametrize("programs, launcher, why", [
+    (PMIX, "srun", "SLURM and Open MPI both have PMIx"),
+    ({}, "mpirun", "there is no srun here"),
+    ({**PMIX, "srun": "echo none; echo pmi2"}, "mpirun", "SLURM has no PMIx here"),
+    ({"srun": PMIX["srun"]}, "mpirun", "no Open MPI of which to know"),
+    ({**PMIX, "ompi_info": "echo MCA pmix: isolated"}, "mpirun", "this Open MPI has no PMIx"),
+])
+def test_the_launcher_is_found_out(tmp_path, programs, launcher, why):
+    told, scripts = dry_run(tmp_path, "--ranks", "2", programs=programs)
+    assert f"launcher  {launcher} ({why}" in told and f"launch=({launcher} " in scripts[0]
+
+
+def test_ranks_and_limit_are_proposed(tmp_path):
+    """Of a partition of nodes of 8 cores with a limit of 10 min: whole nodes, not above the limit."""
+    sinfo = {"sinfo": 'echo "long* 1 8 4 10:00"; echo "other 2 64 100 1-00:00:00"'}
+    told, scripts = dry_run(tmp_path, "--set", "training.steps=3000000000", "--set", "grid.replicates=100", programs=sinfo)
+    ranks = int(re.search(r"#SBATCH --ntasks=(\d+)\n", scripts[0])[1])
+    assert ranks % 8 == 0 and 8 <= ranks <= 32 and "#SBATCH --time=0-00:10:00\n" in scripts[0]
+    assert re.search(r"predicted, limit 0-00:10:00: about \d+ starts", told)

@@ -430,8 +430,10 @@ def dry_run(folder: Path, *options, programs: dict | None = None) -> tuple[str, 
 
 def test_a_dry_run_writes_nothing_and_its_scripts_are_sound(tmp_path):
     told, scripts = dry_run(tmp_path, "-o", "a folder/sweep.h5", "--ranks", "4", "--nodes", "2", "--time", "2:00:00", "--partition", "long",
-                            "--account=theory", "--array", "3", "--module", "hdf5/1.14", "--module=openmpi", "--", "--qos=high",
+                            "--account=theory", "--array", "3", "--module", "hdf5/1.14", "--module=openmpi", "--any-kernels", "--", "--qos=high",
                             "--mail-type", "END")
+    assert "options=(--any-kernels --shard \"$SLURM_ARRAY_TASK_ID/3\")\n" in scripts[0]
+    assert "--overwrite --any-kernels \"$stem\"-shard{0..2}.h5" in scripts[1]
     assert "3 shards of 4 ranks" in told and len(scripts) == 2
     for line in ("--ntasks=4", "--nodes=2", "--time=2:00:00", "--partition=long", "--account=theory", "--qos=high", "--mail-type END",
                  "--array=0-2", "--open-mode=append", "--requeue"):

@@ -4,7 +4,7 @@
 SGDMAP_PACKAGES_BUILD="gcc libc6-dev git meson ninja-build pkg-config openmpi-bin libopenmpi-dev
   libhdf5-openmpi-dev libblis-serial-dev libsleef-dev librandom123-dev libcyaml-dev libyaml-dev libxxhash-dev
   python3 python3-numpy python3-h5py python3-xarray python3-netcdf4 python3-h5netcdf python3-matplotlib python3-plotly"
-SGDMAP_PACKAGES_TEST="libcmocka-dev python3-pytest python3-pytest-xdist python3-torch python3-mpmath netcdf-bin clang-format clang-tidy
+SGDMAP_PACKAGES_TEST="libcmocka-dev python3-pytest python3-pytest-xdist python3-scipy python3-torch python3-mpmath netcdf-bin clang-format clang-tidy
   clang libclang-rt-dev cppcheck shellcheck valgrind procps chromium"
 # The report's test in a browser. Node.js of another origin has npm in it, and does not go along with Debian's.
 command -v node >/dev/null || SGDMAP_PACKAGES_TEST+=" nodejs"

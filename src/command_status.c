@@ -190,7 +190,7 @@ struct panel {
     int64_t first_run;
     int64_t number; /* among all maps */
     int rank;       /* which to show where there is no room for all: those that are filling first */
-    char title[COMMAND_TEXT_SIZE];
+    char title[2 * COMMAND_TEXT_SIZE];
 };
 
 enum { PANEL_LABEL = 12 }; /* columns before a line of cells */
@@ -310,9 +310,10 @@ static struct panel *list_panels(const struct status *s, int64_t *count)
                 panel->rank = panel_rank(s, panel->first_run, plane);
                 struct setting setting;
                 grid_setting(&s->grid, panel->first_run, &setting);
-                snprintf(panel->title, sizeof panel->title, "d = %lld, B = %lld, ‖W*‖ = %.3g, link %s",
+                snprintf(panel->title, sizeof panel->title, "d = %lld, B = %lld, ‖W*‖ = %.3g, link %s%s%s",
                          (long long)setting.dimension, (long long)setting.batch_size, setting.teacher_norm,
-                         link_kind_name(setting.link));
+                         link_kind_name(setting.link), setting.input == INPUT_GAUSSIAN ? "" : ", input ",
+                         setting.input == INPUT_GAUSSIAN ? "" : input_kind_name(setting.input));
             }
     return panels;
 }

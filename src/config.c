@@ -27,7 +27,8 @@
 /* -- The table of keys ----------------------------------------------------------------------------- */
 
 static const char *const link_names[LINK_KIND_COUNT] = {"identity", "none"};
-static const char *const input_names[INPUT_KIND_COUNT] = {"gaussian"};
+static const char *const input_names[INPUT_KIND_COUNT] = {"gaussian", "sphere",  "student_t",
+                                                          "laplace",  "uniform", "rademacher"};
 static const char *const weights_names[WEIGHTS_KIND_COUNT] = {"none", "final"};
 
 enum {

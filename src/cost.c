@@ -92,7 +92,8 @@ int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teache
     const int64_t landscapes = teachers * 13 * matrix;
     const int64_t samples = shape->in_lanes ? KERNELS_STEP_SAMPLES : shape->batch_size + 8;
     const int64_t workspace = samples * (d + 1) * lanes + matrix * lanes;
-    const int64_t inputs = 2 * d * (shape->batch_size + 8) + INT64_C(64) * 1024 + shape->batch_size * lanes;
+    const int64_t inputs =
+        (2 * d + 5) * (shape->batch_size + 8) + INT64_C(64) * 1024 + shape->batch_size * lanes;
     const int64_t spectral = matrix + 164 * (d + 8);
     const int64_t records = runs * shape->records * 10; /* the fields, and two for the phases */
     const int64_t reals = weights + landscapes + workspace + inputs + spectral + 4 * matrix + records;

@@ -136,8 +136,19 @@ INLINE void philox(words counter[4], uint32_t key0, uint32_t key1)
     }
 }
 
-static void normals(uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk, int64_t chunk_count,
-                    double *ret)
+/* One variate of each of the words, of a law other than the normal. */
+INLINE vector variate(const enum kernels_law law, words w)
+{
+    const vector unit = (vector)((w >> 12) | (words)splat(1.0)); /* [1, 2) */
+    if (law == KERNELS_LAPLACE)
+        return (vector)((words)(vector_log(splat(2) - unit) * splat(-0x1.6a09e667f3bcdp-1)) | (w << 63));
+    if (law == KERNELS_UNIFORM)
+        return multiply_add(unit, splat(2), splat(-3)) * splat(0x1.bb67ae8584caap0);
+    return (vector)((w & splat_words(UINT64_C(1) << 63)) | (words)splat(1.0));
+}
+
+INLINE void draw(const enum kernels_law law, uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk,
+                 int64_t chunk_count, double *ret)
 {
     const words low = splat_words(0xffffffff);
     /* 52 random bits under the exponent of 1: a uniform of [1, 2) without a conversion, which AVX2 lacks. */
@@ -148,15 +159,39 @@ static void normals(uint32_t key0, uint32_t key1, uint64_t step, int64_t first_c
         philox(counter, key0, key1);
         words first = (counter[0] & low) | (counter[1] << 32);
         words second = (counter[2] & low) | (counter[3] << 32);
+        double *sixteen = ret + i / PARTS * (2 * KERNELS_LANES) + i % PARTS * WIDTH;
+        if (law != KERNELS_NORMAL) {
+            store(sixteen, variate(law, first));
+            store(sixteen + KERNELS_LANES, variate(law, second));
+            continue;
+        }
         vector u = splat(2) - (vector)((first >> 12) | one);  /* (0, 1] */
         vector v = (vector)((second >> 12) | one) - splat(1); /* [0, 1) */
         /* Box & Muller 1958 */
         vector radius = vector_sqrt(splat(-2) * vector_log(u));
         vector sine, cosine;
         vector_circle(v, &cosine, &sine);
-        double *sixteen = ret + i / PARTS * (2 * KERNELS_LANES) + i % PARTS * WIDTH;
         store(sixteen, radius * cosine);
         store(sixteen + KERNELS_LANES, radius * sine);
+    }
+}
+
+/* Compiled once a law. */
+static void variates(enum kernels_law law, uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk,
+                     int64_t chunk_count, double *ret)
+{
+    switch (law) {
+    case KERNELS_NORMAL:
+        draw(KERNELS_NORMAL, key0, key1, step, first_chunk, chunk_count, ret);
+        break;
+    case KERNELS_LAPLACE:
+        draw(KERNELS_LAPLACE, key0, key1, step, first_chunk, chunk_count, ret);
+        break;
+    case KERNELS_UNIFORM:
+        draw(KERNELS_UNIFORM, key0, key1, step, first_chunk, chunk_count, ret);
+        break;
+    default:
+        draw(KERNELS_RADEMACHER, key0, key1, step, first_chunk, chunk_count, ret);
     }
 }
 
@@ -421,7 +456,7 @@ extern const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX);
 const struct kernels CONCATENATE(kernels_, KERNELS_SUFFIX) = {
     .name = STRING(KERNELS_SUFFIX),
     .fused = &CONCATENATE(kernels_fused_, KERNELS_SUFFIX),
-    .normals = normals,
+    .variates = variates,
     .gate = gate,
     .relu_sum = relu_sum,
     .squared_distance = squared_distance,

@@ -20,5 +20,11 @@ int64_t rng_padded(int64_t count)
 
 void rng_normals(const struct kernels *kernels, struct rng_key key, uint64_t step, int64_t count, double *ret)
 {
-    kernels->normals(key.word[0], key.word[1], step, 0, rng_padded(count) / CHUNK, ret);
+    rng_variates(kernels, KERNELS_NORMAL, key, step, count, ret);
+}
+
+void rng_variates(const struct kernels *kernels, enum kernels_law law, struct rng_key key, uint64_t step,
+                  int64_t count, double *ret)
+{
+    kernels->variates(law, key.word[0], key.word[1], step, 0, rng_padded(count) / CHUNK, ret);
 }

@@ -119,7 +119,7 @@ static int allocate(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension, rows = g->run_count * g->record_count, slots = slot_count(t);
-    int64_t scratch = rng_padded(g->batch_size * d);
+    int64_t scratch = model_inputs_scratch(d, g->batch_size);
     if (scratch < linalg_spectral_workspace(d))
         scratch = linalg_spectral_workspace(d);
     const struct {

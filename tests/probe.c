@@ -13,8 +13,8 @@ void probe_setup(void);
 const char *probe_family(void);
 int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int purpose,
                   int64_t step, int64_t count, double *ret);
-int probe_inputs(uint64_t seed, int64_t replicate, int64_t dimension, int64_t step, int64_t batch,
-                 double *ret);
+int probe_inputs(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int input,
+                 int64_t step, int64_t batch, double *ret);
 int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teacher_norm, double init_scale,
                 int link, double *teacher, double *student);
 int probe_landscape(const char *isa, int64_t dimension, const double *teacher, const double *student,
@@ -52,14 +52,17 @@ int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dim
 }
 
 /* ret [dimension][batch] */
-int probe_inputs(uint64_t seed, int64_t replicate, int64_t dimension, int64_t step, int64_t batch,
-                 double *ret)
+int probe_inputs(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int input,
+                 int64_t step, int64_t batch, double *ret)
 {
-    double *scratch = linalg_new(rng_padded(batch * dimension));
+    const struct kernels *kernels = kernels_select(isa);
+    if (kernels == NULL)
+        return -1;
+    double *scratch = linalg_new(model_inputs_scratch(dimension, batch));
     if (scratch == NULL)
         return 1;
-    model_inputs(kernels_select(NULL), seed, replicate, dimension, INPUT_GAUSSIAN, step, batch, batch,
-                 scratch, ret);
+    model_inputs(kernels, seed, replicate, dimension, (enum input_kind)input, step, batch, batch, scratch,
+                 ret);
     free(scratch);
     return 0;
 }
@@ -109,7 +112,7 @@ double probe_spectral_norm(int64_t dimension, const double *a)
     return norm;
 }
 
-/* integers: dimension, batch, seed, replicate, steps, record_count, run_count, in_lanes. reals [runs][3]: step_size,
+/* integers: dimension, batch, seed, replicate, steps, record_count, run_count, in_lanes, input. reals [runs][3]: step_size,
  * init_scale, teacher_norm. fields [RECORD_FIELD_COUNT][runs][records]; outcomes [runs][4]: outcome,
  * steps_done, converged_step, phase2_step; finals [runs][3]: final_error, final_loss, wall_time; students
  * [runs][d][d] rows. */
@@ -131,7 +134,7 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
         record_steps(integers[4], records, steps);
         struct train_group group = {.dimension = d,
                                     .batch_size = integers[1],
-                                    .input = INPUT_GAUSSIAN,
+                                    .input = (enum input_kind)integers[8],
                                     .in_lanes = integers[7] != 0,
                                     .seed = (uint64_t)integers[2],
                                     .replicate = integers[3],

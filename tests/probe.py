@@ -14,6 +14,7 @@ FIELDS = ["loss", "batch_loss", "error", "potential", "potential_norm", "alignme
 PENDING, RUNNING, CONVERGED, DIVERGED, STALLED, UNFINISHED, FAILED = range(7)
 IDENTITY, NONE = range(2)
 INPUT, TEACHER, INITIAL = 0, 16, 17
+INPUTS = ["gaussian", "sphere", "student_t", "laplace", "uniform", "rademacher"]
 
 _library = ctypes.CDLL(os.environ["SGDMAP_PROBE"])
 _library.probe_family.restype = ctypes.c_char_p
@@ -51,13 +52,12 @@ def normals(count, seed=1, replicate=0, dimension=10, purpose=INPUT, step=0, isa
     return ret if code == 0 else None
 
 
-def inputs(seed, replicate, dimension, step, batch):
+def inputs(seed, replicate, dimension, step, batch, law="gaussian", isa=None):
     """X of a step, [batch][dimension]."""
     ret = np.empty((dimension, batch))
-    assert (
-        _library.probe_inputs(ctypes.c_uint64(seed), _int(replicate), _int(dimension), _int(step), _int(batch), _pointer(ret))
-        == 0
-    )
+    code = _library.probe_inputs(_isa(isa), ctypes.c_uint64(seed), _int(replicate), _int(dimension), INPUTS.index(law), _int(step),
+                                 _int(batch), _pointer(ret))
+    assert code == 0
     return ret.T
 
 
@@ -97,11 +97,12 @@ class Run:
     link: int = IDENTITY
 
 
-def train(runs, dimension, batch, steps, records, tolerance=1e-3, seed=1, replicate=0, slice=1e9, isa=None, in_lanes=True):
+def train(runs, dimension, batch, steps, records, tolerance=1e-3, seed=1, replicate=0, slice=1e9, isa=None, in_lanes=True,
+          law="gaussian"):
     """Trains a group. Returns (fields {name: [run][record]}, outcomes [run][outcome, steps_done, converged_step,
     phase2_step], finals [run][final_error, final_loss, wall_time], students [run][d][d] W)."""
     count = len(runs)
-    integers = np.array([dimension, batch, seed, replicate, steps, records, count, in_lanes], dtype=np.int64)
+    integers = np.array([dimension, batch, seed, replicate, steps, records, count, in_lanes, INPUTS.index(law)], dtype=np.int64)
     reals = np.array([[run.step_size, run.init_scale, run.teacher_norm] for run in runs])
     links = np.array([run.link for run in runs], dtype=np.int64)
     fields = np.empty((len(FIELDS), count, records))

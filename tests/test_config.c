@@ -497,8 +497,10 @@ static void wrong_values(void **state)
 
     refuse_line(7, "  batch_size: 1\n  link: [identity, vanilla]",
                 "sweep.yaml:8: grid.link: vanilla is not known; expected one of identity, none");
-    refuse_line(7, "  batch_size: 1\n  input: laplace",
-                "sweep.yaml:8: grid.input: laplace is not known; expected gaussian");
+    refuse_line(7, "  batch_size: 1\n  input: cauchy",
+                "sweep.yaml:8: grid.input: cauchy is not known; expected one of gaussian, sphere, student_t, "
+                "laplace, uniform, "
+                "rademacher");
     refuse_line(11, "output: {fields: [loss, los]}",
                 "sweep.yaml:11: output.fields: los is not known; did you mean loss?");
     refuse_line(11, "output: {fields: [speed]}",

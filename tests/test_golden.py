@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from scipy import stats
 
 import probe
 from probe import Run
@@ -41,7 +42,8 @@ def test_philox_of_this_test_has_the_published_values(counter, key, expected):
     assert philox(np.array(counter, dtype=np.uint64), key).tolist() == expected
 
 
-def normals_by_numpy(count, seed, replicate, dimension, purpose, step):
+def wide_words(count, seed, replicate, dimension, purpose, step):
+    """The two words of 64 bits of each block of the stream's first `count` variates, [block][2]."""
     key = philox(np.array([purpose, dimension, replicate & 0xFFFFFFFF, replicate >> 32], dtype=np.uint64),
                  [seed & 0xFFFFFFFF, seed >> 32])[:2]
     chunks = -(-count // 16)
@@ -49,11 +51,85 @@ def normals_by_numpy(count, seed, replicate, dimension, purpose, step):
     counter[:, 0] = np.arange(8 * chunks)
     counter[:, 2], counter[:, 3] = step & 0xFFFFFFFF, step >> 32
     words = philox(counter, key)
-    wide = words[:, 0::2] | words[:, 1::2] << np.uint64(32)
+    return words[:, 0::2] | words[:, 1::2] << np.uint64(32)
+
+
+def in_stream(pairs):
+    """[2][block] in the order of the stream: of eight blocks the first of each, then the second of each."""
+    return pairs.reshape(2, -1, 8).transpose(1, 0, 2).reshape(-1)
+
+
+def normals_by_numpy(count, seed, replicate, dimension, purpose, step):
+    wide = wide_words(count, seed, replicate, dimension, purpose, step)
     uniform = (wide >> np.uint64(12)).astype(float) * 2.0**-52
     radius, angle = np.sqrt(-2 * np.log(1 - uniform[:, 0])), 2 * np.pi * uniform[:, 1]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)])  # [cosine, sine][block]
-    return pairs.reshape(2, chunks, 8).transpose(1, 0, 2).reshape(-1)[:count]
+    return in_stream(pairs)[:count]
+
+
+def inputs_by_numpy(law, seed, replicate, d, step, batch):
+    """[batch][d], from the definitions in include/sgdmap/config.h and kernels.h."""
+    purpose = probe.INPUTS.index(law)
+    if law in ("gaussian", "sphere", "student_t"):
+        pitch = d + 5 if law == "student_t" else d
+        z = normals_by_numpy(batch * pitch, seed, replicate, d, purpose, step).reshape(batch, pitch)
+        if law == "sphere":
+            z = z * np.sqrt(d) / np.linalg.norm(z, axis=1, keepdims=True)
+        elif law == "student_t":
+            z = z * np.sqrt(3 / (z[:, d:] ** 2).sum(axis=1, keepdims=True))
+        return z[:, :d]
+    words = in_stream(wide_words(batch * d, seed, replicate, d, purpose, step).T)[: batch * d].reshape(batch, d)
+    uniform = (words >> np.uint64(12)).astype(float) * 2.0**-52
+    if law == "laplace":
+        return np.where(words & np.uint64(1), -1, 1) * -np.log(1 - uniform) / np.sqrt(2)
+    if law == "uniform":
+        return np.sqrt(3) * (2 * uniform - 1)
+    return np.where(words >> np.uint64(63), -1.0, 1.0)
+
+
+@pytest.mark.parametrize("law", probe.INPUTS)
+def test_inputs_are_those_of_their_definitions(law):
+    for seed, replicate, d, step, batch in [(1, 0, 10, 0, 50), (2**63 + 5, 3, 77, 2**33 + 1, 3), (4, 1, 1, 5, 33)]:
+        expected = inputs_by_numpy(law, seed, replicate, d, step, batch)
+        for isa in probe.isas():
+            ours = probe.inputs(seed, replicate, d, step, batch, law, isa)
+            np.testing.assert_allclose(ours, expected, rtol=100 * EPS, atol=60 * EPS * np.abs(expected).max())
+        assert np.array_equal(ours[:2], probe.inputs(seed, replicate, d, step, 2, law, isa)), "a sample must not depend on the batch"
+
+
+@pytest.mark.parametrize("law", probe.INPUTS)
+def test_inputs_have_their_moments_and_laws(law):
+    d, batch = 4, 400_000
+    x = probe.inputs(9, 0, d, 3, batch, law)
+    # Mean 0 and covariance I, within 5 standard errors as estimated from the sample itself.
+    for moment, expected in [(x, np.zeros(d)), ((x[:, :, None] * x[:, None, :]).reshape(batch, -1), np.eye(d).reshape(-1))]:
+        error = moment.std(axis=0) / np.sqrt(batch)
+        assert (np.abs(moment.mean(axis=0) - expected) <= 5 * error + 1e-12).all()
+    # One component, and one in a direction that is none of the axes', against the law; the critical value of one in 10,000.
+    radius = (x**2).sum(axis=1)
+    oblique = x @ np.full(d, 0.5)
+    component = {
+        "gaussian": stats.norm(),
+        "sphere": stats.beta(1.5, 1.5, loc=-2, scale=4),  # of the sphere in 4 dimensions, radius 2
+        "student_t": stats.t(5, scale=np.sqrt(3 / 5)),
+        "laplace": stats.laplace(scale=1 / np.sqrt(2)),
+        "uniform": stats.uniform(-np.sqrt(3), 2 * np.sqrt(3)),
+    }
+    if law in component:
+        assert stats.kstest(x[:, 2], component[law].cdf).pvalue > 1e-4
+    else:
+        assert set(np.unique(x)) == {-1.0, 1.0}
+    rotation_invariant = law in ("gaussian", "sphere", "student_t")
+    if rotation_invariant:
+        assert stats.kstest(oblique, component[law].cdf).pvalue > 1e-4
+    if law == "sphere":
+        np.testing.assert_allclose(radius, d, rtol=1e-14)
+    if law == "student_t":  # |x|^2 5/3 / d has the F distribution
+        assert stats.kstest(radius * 5 / 3 / d, stats.f(d, 5).cdf).pvalue > 1e-4
+    if not rotation_invariant:  # independent entries: no correlation of other functions of them either
+        for f in (np.sign, lambda y: y**3, lambda y: np.cos(y) + y):
+            assert (np.abs(np.corrcoef(f(x).T) - np.eye(d)) < 5 / np.sqrt(batch) + 1e-12).all()
+        assert abs(np.sign(x).prod(axis=1).mean()) < 5 / np.sqrt(batch)
 
 
 @pytest.mark.parametrize("seed, replicate, dimension, step", [(1, 0, 10, 0), (2**63 + 5, 3, 77, 2**33 + 1)])
@@ -396,12 +472,12 @@ def test_loss_and_gradient_against_monte_carlo(d, link):
 # -- Training ----------------------------------------------------------------------------------------------------------
 
 
-def sgd_by_numpy(run, d, batch, steps, seed=1, replicate=0):
+def sgd_by_numpy(run, d, batch, steps, seed=1, replicate=0, law="gaussian"):
     """Yields (step, A, batch_loss) at every step, the last without an update after it."""
     teacher, student = probe.model(seed, replicate, d, run.teacher_norm, run.init_scale, run.link)
     student = student.copy()
     for step in range(steps + 1):
-        x = probe.inputs(seed, replicate, d, step, batch)
+        x = probe.inputs(seed, replicate, d, step, batch, law)
         z = x @ student
         residual = np.maximum(z, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
         yield step, student, (residual**2).mean()
@@ -433,6 +509,40 @@ def test_training_is_the_same_sgd_as_numpy_computes(d, batch, in_lanes):
                 np.testing.assert_allclose(fields[name][r, k], values[name], rtol=1e-9, atol=1e-11, err_msg=name)
             norm = np.linalg.norm(student - link, 2)
             np.testing.assert_allclose(fields["weight_norm"][r, k], norm, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("in_lanes", LAYOUTS)
+@pytest.mark.parametrize("law", probe.INPUTS[1:])
+def test_training_with_other_inputs(law, in_lanes):
+    d, batch, steps = 12, 30, 40
+    runs = [Run(0.005, 0.5, 0.8), Run(0.003, 1.0, 0.8, probe.NONE)]
+    fields, _, _, students = probe.train(runs, d, batch, steps, 12, tolerance=1e-9, in_lanes=in_lanes, law=law)
+    for r, run in enumerate(runs):
+        trajectory = {step: (student.copy(), loss) for step, student, loss in sgd_by_numpy(run, d, batch, steps, law=law)}
+        link = np.eye(d) if run.link == probe.IDENTITY else 0
+        np.testing.assert_allclose(students[r], trajectory[steps][0] - link, rtol=0, atol=1e-12)
+        for k, step in enumerate(recorded_steps(steps, 12)):
+            np.testing.assert_allclose(fields["batch_loss"][r, k], trajectory[step][1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("law", probe.INPUTS)
+def test_where_the_exact_loss_and_gradient_hold(law):
+    """Those of the Gaussian population are the inputs' own for laws that are invariant under rotations, by Monte Carlo; and for the
+    others they are not, which is why the file says so."""
+    d, batch = 3, 2_000_000
+    teacher, student = probe.model(5, 0, d, 1.5, 1.0)
+    values, gradient = probe.landscape(teacher, student)
+    x = probe.inputs(5, 0, d, 0, batch, law)
+    z = x @ student
+    residual = np.maximum(z, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
+    squares = residual**2
+    deviation = abs(squares.mean() - values["loss"]) / (squares.std() / np.sqrt(batch))
+    terms = 2 * residual[:, None, None] * (z > 0)[:, None, :] * x[:, :, None]
+    deviations = np.abs(terms.mean(axis=0) - gradient) / (terms.std(axis=0) / np.sqrt(batch))
+    if law in ("gaussian", "sphere", "student_t"):
+        assert deviation < 5 and deviations.max() < 5
+    else:
+        assert max(deviation, deviations.max()) > 20
 
 
 def recorded_steps(steps, count):

@@ -11,7 +11,17 @@
 #include "sgdmap/error.h"
 
 enum link_kind { LINK_IDENTITY, LINK_NONE, LINK_KIND_COUNT };
-enum input_kind { INPUT_GAUSSIAN, INPUT_KIND_COUNT };
+/* Distributions of the inputs, all with mean 0 and E[x x'] = I; the values are part of the file format. The first three
+ * are invariant under rotations, the others have independent entries. */
+enum input_kind {
+    INPUT_GAUSSIAN,
+    INPUT_SPHERE,    /* uniform on the sphere of radius sqrt d */
+    INPUT_STUDENT_T, /* multivariate, 5 degrees of freedom, scaled */
+    INPUT_LAPLACE,
+    INPUT_UNIFORM,
+    INPUT_RADEMACHER,
+    INPUT_KIND_COUNT
+};
 enum weights_kind { WEIGHTS_NONE, WEIGHTS_FINAL, WEIGHTS_KIND_COUNT };
 
 /* The names in configs and files, by value: "identity", "gaussian", "none". */

@@ -90,15 +90,20 @@ struct kernels_fused {
                               const double *students, double *ret);
 };
 
+/* The laws of independent entries, all of mean 0 and variance 1. */
+enum kernels_law { KERNELS_NORMAL, KERNELS_LAPLACE, KERNELS_UNIFORM, KERNELS_RADEMACHER, KERNELS_LAW_COUNT };
+
 struct kernels {
     const char *name; /* "avx512", "avx2", "baseline" */
     const struct kernels_fused *fused;
 
-    /* ret[i], i < 16 * chunk_count: the normals of Philox blocks 8 q … 8 q + 7 for q = first_chunk …; lane l
-     * of chunk q gives element l (cosine) and 8 + l (sine) of the chunk's sixteen. Counter {block, 0, step
-     * low, step high}. */
-    void (*normals)(uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk, int64_t chunk_count,
-                    double *ret);
+    /* ret[i], i < 16 * chunk_count: the variates of Philox blocks 8 q … 8 q + 7 for q = first_chunk …; lane l
+     * of chunk q gives elements l and 8 + l of the chunk's sixteen. Counter {block, 0, step low, step high}. With the
+     * block's 64-bit words w and w', u = (w >> 12) / 2^52 and u' alike: a normal is Box and Muller's of 1 - u and u',
+     * cosine and sine; of the others, l is of w and 8 + l of w': Laplace the exponential -ln(1 - u) / sqrt 2 with the
+     * sign of w's lowest bit, uniform sqrt 3 (2 u - 1), Rademacher 1 with the sign of w's highest bit. */
+    void (*variates)(enum kernels_law law, uint32_t key0, uint32_t key1, uint64_t step, int64_t first_chunk,
+                     int64_t chunk_count, double *ret);
 
     /* For a student's pre-activations z [columns][stride], sample fastest, padded batch: residual[n] =
      * sum_j max(z_j[n], 0) - target[n], and z_j[n] becomes factor * residual[n] where it was > 0, else 0. */

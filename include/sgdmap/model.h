@@ -32,7 +32,8 @@ void model_student(const struct model_directions *directions, int64_t dimension,
 
 /* The inputs of one step: ret [d][stride], sample fastest: component c of sample n at ret[c * stride + n],
  * batch <= stride. Sample n is a function of (seed, replicate, d, input, step, n) alone, whatever the batch.
- * scratch [rng_padded(batch * d)]. */
+ * scratch [model_inputs_scratch(d, batch)]. */
+int64_t model_inputs_scratch(int64_t dimension, int64_t batch);
 void model_inputs(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
                   enum input_kind input, int64_t step, int64_t batch, int64_t stride, double *scratch,
                   double *ret);

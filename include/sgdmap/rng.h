@@ -1,4 +1,4 @@
-/* rng: counter-based streams of normals. A stream is a pure function of its key, so that a number can be had
+/* rng: counter-based streams of random variates. A stream is a pure function of its key, so that a number can be had
  * without those before it, by any rank, in any order. */
 #ifndef SGDMAP_RNG_H
 #define SGDMAP_RNG_H
@@ -25,5 +25,9 @@ void rng_normals(const struct kernels *kernels, struct rng_key key, uint64_t ste
 
 /* count rounded up to whole chunks of sixteen. */
 int64_t rng_padded(int64_t count);
+
+/* The same of another law. */
+void rng_variates(const struct kernels *kernels, enum kernels_law law, struct rng_key key, uint64_t step,
+                  int64_t count, double *ret);
 
 #endif

@@ -57,13 +57,19 @@ class Cluster:
         """As on the login node."""
         return self.call(CLUSTER, "exec", self.folder, *command, check=check)
 
+    def ask(self, *command) -> str:
+        """The same without a shell's start, for questions that are asked again and again; '' where SLURM does not answer."""
+        head = (self.folder / "head").read_text().split()[0]
+        return self.call("nsenter", "--target", head, "--net", "--uts", "--mount", "--pid", "--", "env",
+                         f"SLURM_CONF={self.folder}/slurm.conf", *command, check=False)
+
     def submit(self, config: Path, file: Path, *options, nodes=3, program=PROGRAM) -> list[str]:
         shown = self.login("env", f"SGDMAP={program}", ROOT / "jobs" / "submit", config, "-o", file, "--ranks", 3, "--nodes", nodes,
                            "--time", "00:05:00", *options)
         return re.search(r"submitted as job (\d+)(?:, .*map and report as job (\d+))?", shown).groups()
 
     def state(self, job: str) -> str:
-        shown = self.login("scontrol", "show", "job", job, check=False)
+        shown = self.ask("scontrol", "show", "job", job)
         found = re.search(r"JobState=(\w+)", shown)
         return found[1] if found else "UNKNOWN" if shown else "GONE"
 
@@ -75,7 +81,8 @@ class Cluster:
         return [batch, *(name for name in names if name != batch)]
 
     def wait(self, condition, seconds=240) -> None:
-        for _ in range(seconds * 2):
+        begun = time.monotonic()
+        while time.monotonic() - begun < seconds:
             if condition():
                 return
             time.sleep(0.5)
@@ -104,7 +111,7 @@ class Cluster:
         for node in self.lost:
             self.call(CLUSTER, "start", self.folder, node)
         self.unplugged, self.lost = [], []
-        self.wait(lambda: len(set(self.login("sinfo", "-h", "-N", "-t", "idle", "-o", "%n", check=False).split())) == NODES)
+        self.wait(lambda: len(set(self.ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%n").split())) == NODES)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +295,7 @@ def test_a_job_that_is_disturbed(cluster, assert_as_undisturbed, launcher, fault
 
 @pytest.mark.parametrize("launcher, daemon", by_launchers(["slurmctld", "slurmd"]))
 def test_a_daemon_that_is_restarted(cluster, assert_as_undisturbed, launcher, daemon):
-    """A job does not notice."""
+    """A job does not notice; but a controller that dies before it has written down that the job runs starts it a second time."""
     config, file = make(cluster, f"{daemon}-{launcher}", LONG)
     job, _ = cluster.submit(config, file, "--launcher", launcher, "--no-analysis")
     cluster.wait_for_checkpoints(file)
@@ -297,7 +304,8 @@ def test_a_daemon_that_is_restarted(cluster, assert_as_undisturbed, launcher, da
         cluster.call(CLUSTER, "start", cluster.folder, what)
     cluster.wait_for_end(job)
     log = log_of(file)
-    assert cluster.state(job) == "COMPLETED" and "complete after 1 starts" in log, log
+    assert cluster.state(job) == "COMPLETED", log
+    assert "complete after 1 starts" in log or log.count("start 1 (SLURM_RESTART_COUNT=0)") > 1, log
     assert_as_undisturbed(config, file)
 
 

@@ -20,10 +20,11 @@ import h5py
 import pytest
 import xarray
 
+from results import assert_same
+
 PROGRAM = os.environ["SGDMAP"]
 WITH_FAULTS = os.environ["SGDMAP_FAULTS"]
 ALL_FAULTS = "SGDMAP_ALL_FAULTS" in os.environ
-VOLATILE = {"wall_time", "rank"}
 SLOW = 10 if "libasan" in subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout else 1
 KILLS = int(os.environ.get("SGDMAP_KILLS", "16" if SLOW == 1 else "4"))
 
@@ -54,22 +55,6 @@ def command(*arguments, ranks=None, program=PROGRAM):
 def sgdmap(*arguments, ranks=None, program=PROGRAM, environment=None, timeout=300):
     return subprocess.run(command(*arguments, ranks=ranks, program=program), capture_output=True, text=True, timeout=timeout,
                           env={**os.environ, **(environment or {})})
-
-
-def contents(path):
-    ret = {}
-    with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda name, item: ret.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) and name not in VOLATILE else None
-        )
-    return ret
-
-
-def assert_same(a, b):
-    a, b = contents(a), contents(b)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name].tobytes() == b[name].tobytes(), name
 
 
 def assert_sound(path):

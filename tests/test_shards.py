@@ -16,10 +16,11 @@ import h5py
 import numpy as np
 import pytest
 
+import results
+
 PROGRAM = os.environ["SGDMAP"]
 WITH_FAULTS = os.environ["SGDMAP_FAULTS"]
 # What tells of the time, the place and the rank, and the file's own tale of them.
-VOLATILE = {"wall_time", "rank"}
 ORIGIN = {"history", "date_created"}
 
 # Some of everything that is a group of its own, and groups of very different cost.
@@ -62,11 +63,9 @@ def refused(result, status, *texts):
 
 
 def contents(path):
-    ret = {}
+    """The datasets, and the attributes but for those that say where a file is from."""
+    ret = results.contents(path)
     with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda name, item: ret.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) and name not in VOLATILE else None
-        )
         for name, value in file.attrs.items():
             if name not in ORIGIN:
                 ret["attribute " + name] = np.asarray(value)

@@ -21,9 +21,10 @@ import h5py
 import numpy as np
 import pytest
 
+from results import assert_same, contents
+
 PROGRAM = os.environ["SGDMAP"]
 JOBS = Path(__file__).resolve().parent.parent / "jobs"
-VOLATILE = {"wall_time", "rank"}
 
 SMALL = """\
 title: a small sweep
@@ -61,25 +62,6 @@ def config(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
-
-
-def contents(path):
-    """Every dataset of the file, by name, without what may differ between equal sweeps."""
-    ret = {}
-    with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda name, item: ret.__setitem__(name, item[()])
-            if isinstance(item, h5py.Dataset) and name not in VOLATILE
-            else None
-        )
-    return ret
-
-
-def assert_same(a, b):
-    a, b = contents(a), contents(b)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name].tobytes() == b[name].tobytes(), name
 
 
 @pytest.fixture(scope="module")

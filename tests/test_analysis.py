@@ -1102,6 +1102,16 @@ def test_the_command_runs_through_a_symlink(sweep_file, tmp_path):
     assert (tmp_path / "sweep-map.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("arguments", [(), ("maps",), ("map",), ("map", "FILE", "--x", "foo"), ("map", "FILE", "--where", "foo=1"),
+                                       ("map", "FILE", "--quantity", "speed"), ("map", "FILE", "--dpi", "0"), ("export", "FILE"),
+                                       ("boundary", "FILE", "--axis", "foo"), ("map", "FILE", "--colour")])
+def test_wrong_arguments_are_one_line(sweep_file, capsys, arguments):
+    path = sweep_file()
+    assert run(*(path if argument == "FILE" else argument for argument in arguments)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("sgdmap-analysis") and len(message.splitlines()) == 1 and "-h explains" in message
+
+
 def test_help_and_version(capsys):
     for arguments in (["-h"], ["map", "-h"]):
         assert run(*arguments) == 0

@@ -6,9 +6,7 @@ netCDF. Both are written block by block: memory does not grow with the sweep.
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import signal
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Callable, Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from . import __version__
+from . import __version__, guard
 from .errors import ArgumentError, SweepError
 from .sweep import AXES, _flat_variable, _open_file, decode_flags, flag_codes, open_sweep
 from .where import choose, choose_box
@@ -210,34 +208,24 @@ def write_netcdf(source: Source, output: Path, *, single: bool = False, level: i
 
 def _in_child(work: Callable[[], None]) -> None:
     """`work` in a child process: once HDF5 could not write, on a full disk say, it crashes when the process ends."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = b""
+
+    def answered() -> bytes:
         try:
-            try:
-                work()
-                answer = b"."
-            except (SweepError, OSError) as error:
-                answer = pickle.dumps(error)
-            except RuntimeError as error:  # what netCDF makes of HDF5's troubles
-                answer = pickle.dumps(OSError(f"{error}: is there room on the disk?"))
-            except BaseException:
-                answer = pickle.dumps(RuntimeError(traceback.format_exc()))
-            os.write(writer, answer)
-        finally:
-            os._exit(0)
-    os.close(writer)
+            work()
+            return b"."
+        except (SweepError, OSError) as error:
+            return pickle.dumps(error)
+        except RuntimeError as error:  # what netCDF makes of HDF5's troubles
+            return pickle.dumps(OSError(f"{error}: is there room on the disk?"))
+        except BaseException:
+            return pickle.dumps(RuntimeError(traceback.format_exc()))
+
     try:
-        with os.fdopen(reader, "rb") as stream:
-            answer = stream.read()
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
-    finally:
-        os.waitpid(child, 0)
+        answer = guard.in_child(answered)
+    except guard.Died as error:
+        raise OSError(f"netCDF ended the process: {error}") from None
     if answer != b".":
-        raise pickle.loads(answer) if answer else OSError("netCDF ended the process")
+        raise pickle.loads(answer)
 
 
 def _write_netcdf(source: Source, dataset: Any, single: bool, level: int) -> None:

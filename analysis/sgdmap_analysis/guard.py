@@ -18,30 +18,47 @@ class Died(Exception):
     """The child did not come to an end by itself."""
 
 
-def call(work: Callable[..., None], *arguments: Any) -> str | None:
-    """Call work(*arguments) in a child. None if it returned, else the text of the exception it raised.
+def in_child(work: Callable[[], bytes]) -> bytes:
+    """What work() returns in a child process, at least one byte; the child ends with us when we are interrupted.
 
-    Raises Died if it crashed or reached a limit, and OSError if there can be no child.
+    Raises Died if it came to no end by itself, and OSError if there can be no child.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            _enter()
-            try:
-                work(*arguments)
-                answer = "."
-            except BaseException as error:  # noqa: BLE001  (told by the parent)
-                answer = f"!{error or type(error).__name__}"
-            os.write(writer, answer.encode("utf-8", "replace")[:4096])
+            os.write(writer, work())
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        answer = stream.read().decode("utf-8", "replace")
-    _, status = os.waitpid(child, 0)
+    try:
+        with os.fdopen(reader, "rb") as stream:
+            answer = stream.read()
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
     if not answer:
         raise Died(signal.strsignal(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else "it ended without an answer")
+    return answer
+
+
+def call(work: Callable[..., None], *arguments: Any) -> str | None:
+    """Call work(*arguments) in a child with limits. None if it returned, else the text of the exception it raised.
+
+    Raises Died if it crashed or reached a limit, and OSError if there can be no child.
+    """
+
+    def limited() -> bytes:
+        _enter()
+        try:
+            work(*arguments)
+            return b"."
+        except BaseException as error:  # noqa: BLE001  (told by the parent)
+            return f"!{error or type(error).__name__}".encode("utf-8", "replace")[:4096]
+
+    answer = in_child(limited).decode("utf-8", "replace")
     return answer[1:] if answer.startswith("!") else None
 
 

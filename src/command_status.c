@@ -210,7 +210,8 @@ static int64_t text_width(const char *text)
     return width;
 }
 
-/* One line of a panel's cells, with init_scale's value `row` before it or, for -1, nothing; larger axes are thinned out. */
+/* A panel's cells at init_scale's value number `row`, which stands before them where `labelled`; larger axes are thinned
+ * out. */
 static void print_cells(const struct status *s, const struct panel *panel, int64_t row, bool labelled,
                         int64_t width, bool colours)
 {
@@ -278,16 +279,16 @@ static int panel_rank(const struct status *s, int64_t first_run, int64_t plane)
     return any_done && any_left ? 0 : any_done ? 1 : 2;
 }
 
-static int compare_ranks(const void *a, const void *b)
-{
-    const struct panel *x = a, *y = b;
-    return x->rank != y->rank ? x->rank - y->rank : (x->number > y->number) - (x->number < y->number);
-}
-
 static int compare_numbers(const void *a, const void *b)
 {
     const struct panel *x = a, *y = b;
     return (x->number > y->number) - (x->number < y->number);
+}
+
+static int compare_ranks(const void *a, const void *b)
+{
+    const struct panel *x = a, *y = b;
+    return x->rank != y->rank ? x->rank - y->rank : compare_numbers(a, b);
 }
 
 /* All maps; NULL without memory. *count: how many. */

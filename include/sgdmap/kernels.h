@@ -91,7 +91,7 @@ struct kernels_fused {
 };
 
 /* The laws of independent entries, all of mean 0 and variance 1. */
-enum kernels_law { KERNELS_NORMAL, KERNELS_LAPLACE, KERNELS_UNIFORM, KERNELS_RADEMACHER, KERNELS_LAW_COUNT };
+enum kernels_law { KERNELS_NORMAL, KERNELS_LAPLACE, KERNELS_UNIFORM, KERNELS_RADEMACHER };
 
 struct kernels {
     const char *name; /* "avx512", "avx2", "baseline" */

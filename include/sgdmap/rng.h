@@ -23,11 +23,11 @@ struct rng_key rng_key(uint64_t seed, int64_t replicate, int64_t dimension, enum
 void rng_normals(const struct kernels *kernels, struct rng_key key, uint64_t step, int64_t count,
                  double *ret);
 
-/* count rounded up to whole chunks of sixteen. */
-int64_t rng_padded(int64_t count);
-
 /* The same of another law. */
 void rng_variates(const struct kernels *kernels, enum kernels_law law, struct rng_key key, uint64_t step,
                   int64_t count, double *ret);
+
+/* count rounded up to whole chunks of sixteen. */
+int64_t rng_padded(int64_t count);
 
 #endif

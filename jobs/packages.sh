@@ -20,6 +20,25 @@ missing_packages() {
   done
 }
 
+# Runs a command whose output goes to FILE; on a terminal its last line tells how far it is: watched FILE COMMAND…
+watched() {
+  local log=$1 watcher="" status=0
+  shift
+  if [ -t 2 ]; then
+    while kill -0 $$ 2>/dev/null && sleep 0.5; do
+      printf '\r  %.70s\033[K' "$(tail -n 1 "$log" | tr -d '[:cntrl:]')" >&2
+    done &
+    watcher=$!
+  fi
+  "$@" >"$log" 2>&1 || status=$?
+  if [ -n "$watcher" ]; then
+    kill "$watcher"
+    wait "$watcher" 2>/dev/null || :
+    printf '\r\033[K' >&2
+  fi
+  return $status
+}
+
 # Installs what is missing of the arguments: as root, or with sudo; else says what is missing and stops.
 install_packages() {
   local missing
@@ -45,8 +64,8 @@ install_packages() {
   local log
   log=$(mktemp)
   # shellcheck disable=SC2086
-  if ! { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
-         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $missing; } >"$log" 2>&1; then
+  if ! watched "$log" "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+         sh -c 'apt-get update -q && apt-get install -yq --no-install-recommends "$@"' sh $missing; then
     tail -n 20 "$log" >&2
     echo "sgdmap: the packages could not be installed; the whole log is $log" >&2
     exit 2
@@ -59,13 +78,18 @@ build() {
   local folder=$1 log
   shift
   log=$(mktemp)
-  if ! { if [ -f "$folder/build.ninja" ]; then meson configure "$folder" "$@"; else meson setup "$folder" "$@"; fi &&
-         ninja -C "$folder"; } >"$log" 2>&1; then
+  if ! watched "$log" build_folder "$folder" "$@"; then
     tail -n 40 "$log" >&2
     echo "sgdmap: the build failed; the whole log is $log" >&2
     exit 1
   fi
   rm -f "$log"
+}
+
+build_folder() {
+  local folder=$1
+  shift
+  if [ -f "$folder/build.ninja" ]; then meson configure "$folder" "$@"; else meson setup "$folder" "$@"; fi && ninja -C "$folder"
 }
 
 # Open MPI refuses root without these two.

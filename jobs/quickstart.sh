@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a clone to a map: installs the packages, builds, runs the default sweep on this machine's cores, draws the map.
+# From a clone to a map: installs the packages, builds, runs the default sweep on this machine's cores, draws the map and writes the
+# report.
 #
 #   bash jobs/quickstart.sh [FOLDER]      FOLDER: where the results go (results)
 #
@@ -10,12 +11,12 @@ results=${1:-results}
 . jobs/packages.sh
 
 if [ "${results#-}" != "$results" ]; then
-  sed -n '2,6s/^# \{0,1\}//p' jobs/quickstart.sh
+  sed -n '2,7s/^# \{0,1\}//p' jobs/quickstart.sh
   [ "$results" = "-h" ] || [ "$results" = "--help" ] && exit 0 || exit 2
 fi
 # shellcheck disable=SC2086
 install_packages $SGDMAP_PACKAGES_BUILD
-echo "building"
+echo "building (a minute or two)"
 build build --buildtype=release
 
 mkdir -p "$results"
@@ -30,7 +31,9 @@ if ! build/src/sgdmap status "$results/default.h5" --json | grep -q '"fraction":
   exit $((status > 1 ? status : 75))
 fi
 analysis/sgdmap-analysis map "$results/default.h5" -o "$results/default.png" >/dev/null
+analysis/sgdmap-analysis report "$results/default.h5" -o "$results/default.html" >/dev/null
 
 echo
 echo "result file   $(realpath "$results")/default.h5"
 echo "map           $(realpath "$results")/default.png"
+echo "report        $(realpath "$results")/default.html"

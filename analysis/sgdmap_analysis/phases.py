@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import Any
+from typing import Any, Iterator
 
 import matplotlib
 import matplotlib.ticker
@@ -25,8 +25,8 @@ from .sweep import AXES, flag_codes, has_outcome
 
 FIELDS = ("alignment", "potential_norm")
 
-# Values of a trajectory that are worked on at a time.
-_BLOCK_VALUES = 1 << 23
+# Values of a trajectory that are worked on at a time; with what is computed from them, they take some 100 bytes each.
+_BLOCK_VALUES = 1 << 20
 
 # The rate is that of the first decades of the potential, before the noise of SGD takes over: phase I ends at a tenth of it.
 DECAY_TO = 0.1
@@ -125,19 +125,26 @@ def run_phases(sweep: xr.Dataset) -> xr.Dataset:
     return ret
 
 
-def _parts(sweep: xr.Dataset) -> list[dict[str, slice]]:
-    """Slices of the largest axis, whose trajectories fit into memory."""
-    axis = max(sweep.alignment.dims[:-1], key=lambda name: sweep.sizes[name])
-    count = sweep.sizes[axis]
-    at_once = max(1, int(count * _BLOCK_VALUES / max(1, sweep.alignment.size)))
-    return [{axis: slice(first, first + at_once)} for first in range(0, count, at_once)]
+def _parts(sweep: xr.Dataset) -> Iterator[dict[str, slice]]:
+    """Places of the box whose trajectories fit into memory, each of runs that are neighbours in the file."""
+    axes = sweep.alignment.dims[:-1]
+    sizes = [sweep.sizes[name] for name in axes]
+    cut, inner = len(axes) - 1, sweep.sizes["step"]
+    while cut > 0 and inner * sizes[cut] <= _BLOCK_VALUES:
+        inner *= sizes[cut]
+        cut -= 1
+    at_once = max(1, _BLOCK_VALUES // max(1, inner))
+    for outer in np.ndindex(*sizes[:cut]):
+        fixed = {name: slice(i, i + 1) for name, i in zip(axes, outer)}
+        for first in range(0, sizes[cut], at_once):
+            yield {**fixed, axes[cut]: slice(first, first + at_once)}
 
 
 # -- Over replicates ---------------------------------------------------------------------------------------------------
 
 
-def phase_statistics(sweep: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
-    """The phases of each setting, over its replicates.
+def phase_statistics(sweep: xr.Dataset, confidence: float = 0.95, runs: xr.Dataset | None = None) -> xr.Dataset:
+    """The phases of each setting, over its replicates. `runs`: from `run_phases`, where it is known already.
 
     Returns a Dataset over the axes without `replicate`:
 
@@ -160,7 +167,7 @@ def phase_statistics(sweep: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
     Intervals of medians are `statistics.median_interval`s: with few replicates they span all values and cover less than asked for,
     `median_coverage` tells how much.
     """
-    runs = run_phases(sweep)
+    runs = run_phases(sweep) if runs is None else runs
     over = "replicate"
 
     def last(array: xr.DataArray) -> tuple[np.ndarray, xr.DataArray]:
@@ -338,9 +345,10 @@ _ROW_LABELS = {
 }
 
 
-def marginals(sweep: xr.Dataset, confidence: float = 0.95) -> dict[str, dict[str, xr.Dataset]]:
-    """`against` for each quantity and each axis with more than one value, or step_size if there is none."""
-    runs = run_phases(sweep)
+def marginals(sweep: xr.Dataset, confidence: float = 0.95, runs: xr.Dataset | None = None) -> dict[str, dict[str, xr.Dataset]]:
+    """`against` for each quantity and each axis with more than one value, or step_size if there is none. `runs`: from `run_phases`,
+    where it is known already."""
+    runs = run_phases(sweep) if runs is None else runs
     axes = [name for name in AXES if sweep.sizes[name] > 1 and name != "replicate"] or ["step_size"]
     return {quantity: {axis: against(runs, quantity, axis, confidence) for axis in axes} for quantity in QUANTITIES}
 

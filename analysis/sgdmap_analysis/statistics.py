@@ -107,8 +107,9 @@ def median_interval(
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)  # NaN last
     n = (~np.isnan(ordered)).sum(-1)
-    ranks, coverages = _median_ranks(int(n.max(initial=0)), confidence)
-    rank = ranks[n]
+    counts, place = np.unique(n, return_inverse=True)
+    ranks, coverages = np.array([_median_rank(int(count), confidence) for count in counts]).reshape(-1, 2).T
+    rank, coverage = ranks.astype(np.int64)[place].reshape(n.shape), coverages[place].reshape(n.shape)
 
     def at(index: np.ndarray) -> np.ndarray:
         if ordered.shape[-1] == 0:
@@ -119,20 +120,17 @@ def median_interval(
     with np.errstate(invalid="ignore"):
         middle = np.where(np.isinf(above), above, (below + above) / 2)
     empty = n == 0
-    return tuple(np.where(empty, np.nan, part) for part in (middle, at(rank - 1), at(n - rank), coverages[n]))
+    return tuple(np.where(empty, np.nan, part) for part in (middle, at(rank - 1), at(n - rank), coverage))
 
 
-def _median_ranks(most: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """l and the coverage of the interval for each number of values up to `most`."""
-    ranks, coverages = np.ones(most + 1, dtype=np.int64), np.zeros(most + 1)
-    for n in range(1, most + 1):
-        # In logarithms: 2^-n is 0 for a thousand replicates and more.
-        terms = np.cumsum([0.0, *np.log((n - np.arange(n // 2)) / np.arange(1, n // 2 + 1))]) - n * np.log(2)
-        below = np.cumsum(np.exp(terms))  # P(Bin(n, 1/2) <= j), j up to n/2
-        enough = np.flatnonzero(1 - 2 * below[: (n + 1) // 2] >= confidence)
-        ranks[n] = enough[-1] + 1 if enough.size else 1
-        coverages[n] = max(0.0, 1 - 2 * below[ranks[n] - 1])
-    return ranks, coverages
+def _median_rank(n: int, confidence: float) -> tuple[int, float]:
+    """l and the coverage of the interval from n values."""
+    # In logarithms: 2^-n is 0 for a thousand replicates and more.
+    terms = np.cumsum([0.0, *np.log((n - np.arange(n // 2)) / np.arange(1, n // 2 + 1))]) - n * np.log(2)
+    below = np.cumsum(np.exp(terms))  # P(Bin(n, 1/2) <= j), j up to n/2
+    enough = np.flatnonzero(1 - 2 * below[: (n + 1) // 2] >= confidence)
+    rank = int(enough[-1]) + 1 if enough.size else 1
+    return rank, max(0.0, 1 - 2 * below[rank - 1])
 
 
 # Ties go to the outcome that stands first here. Convergence is last: a cell drawn as converged has more converged

@@ -49,8 +49,9 @@ def _phases(options: argparse.Namespace) -> None:
     from .. import phases
 
     sweep = common.open_box(options)
-    statistics = phases.phase_statistics(sweep, options.confidence)
-    marginals = phases.marginals(sweep, options.confidence)
+    runs = phases.run_phases(sweep)
+    statistics = phases.phase_statistics(sweep, options.confidence, runs)
+    marginals = phases.marginals(sweep, options.confidence, runs)
     if options.table:
         print(phases.table(statistics))
     if output is not None:

@@ -29,6 +29,8 @@ static void print_axes(const struct config *config)
 {
     for (int a = 0; a < AXIS_COUNT; ++a) {
         const struct axis *axis = &config->axes[a];
+        if (!config_has_axis(config, (enum axis_id)a))
+            continue;
         printf("  %-14s %6lld  ", axis_name((enum axis_id)a), (long long)axis->count);
         for (int64_t i = 0; i < axis->count; ++i) {
             if (axis->count > 8 && i == 4) {
@@ -36,12 +38,8 @@ static void print_axes(const struct config *config)
                 i = axis->count - 2;
                 continue;
             }
-            if (a == AXIS_LINK)
-                printf(" %s", link_kind_name((enum link_kind)axis->values[i]));
-            else if (a == AXIS_INPUT)
-                printf(" %s", input_kind_name((enum input_kind)axis->values[i]));
-            else
-                printf(" %.4g", axis->values[i]);
+            char text[32];
+            printf(" %s", axis_value_text((enum axis_id)a, axis->values[i], text));
         }
         putchar('\n');
     }
@@ -56,8 +54,7 @@ static int measure_block(const struct config *config, const struct grid_block *b
     const struct cost_shape *shape = &block->shape;
     const int64_t steps[] = {0, INT64_C(1)
                                     << 40}; /* the first gives a record's time, and the last is far away */
-    const double predicted =
-        cost_step(shape->dimension, shape->batch_size, shape->in_lanes) + cost_record(shape->dimension);
+    const double predicted = cost_step(shape) + cost_record(shape);
     const int64_t least = cost_unit(shape->in_lanes);
     const int64_t runs = predicted * (double)block->width < budget / 4 ? block->width : least;
     *ret = NAN;
@@ -70,6 +67,10 @@ static int measure_block(const struct config *config, const struct grid_block *b
         list[r] = (struct train_run){.step_size = 1e-12, .init_scale = 1, .teacher_norm = 1};
     const struct train_group group = {.dimension = shape->dimension,
                                       .batch_size = shape->batch_size,
+                                      .gradient =
+                                          shape->population ? GRADIENT_POPULATION : GRADIENT_MINIBATCH,
+                                      .data = shape->data,
+                                      .test_samples = shape->test,
                                       .in_lanes = shape->in_lanes,
                                       .steps = steps[1],
                                       .record_count = 2,

@@ -291,6 +291,25 @@ static int compare_ranks(const void *a, const void *b)
     return x->rank != y->rank ? x->rank - y->rank : compare_numbers(a, b);
 }
 
+/* What is common to a map; of axes that are seldom used only those that have another value than the usual one. */
+static void panel_title(const struct config *config, const struct setting *setting, char *ret, size_t size)
+{
+    static const enum axis_id seldom[] = {AXIS_INPUT,   AXIS_GRADIENT, AXIS_DATA,
+                                          AXIS_TEACHER, AXIS_NOISE,    AXIS_SCHEDULE};
+    size_t used = (size_t)snprintf(ret, size, "d = %lld, ", (long long)setting->dimension);
+    if (setting->batch_size > 0)
+        used += (size_t)snprintf(ret + used, size - used, "B = %lld, ", (long long)setting->batch_size);
+    used += (size_t)snprintf(ret + used, size - used, "‖W*‖ = %.3g, link %s", setting->teacher_norm,
+                             link_kind_name(setting->link));
+    for (size_t i = 0; i < sizeof seldom / sizeof *seldom && used < size; ++i) {
+        char text[32];
+        const double value = setting_value(setting, seldom[i]);
+        if (value != 0 || (seldom[i] != AXIS_INPUT && config->axes[seldom[i]].count > 1))
+            used += (size_t)snprintf(ret + used, size - used, ", %s %s", axis_name(seldom[i]),
+                                     axis_value_text(seldom[i], value, text));
+    }
+}
+
 /* All maps; NULL without memory. *count: how many. */
 static struct panel *list_panels(const struct status *s, int64_t *count)
 {
@@ -311,10 +330,7 @@ static struct panel *list_panels(const struct status *s, int64_t *count)
                 panel->rank = panel_rank(s, panel->first_run, plane);
                 struct setting setting;
                 grid_setting(&s->grid, panel->first_run, &setting);
-                snprintf(panel->title, sizeof panel->title, "d = %lld, B = %lld, ‖W*‖ = %.3g, link %s%s%s",
-                         (long long)setting.dimension, (long long)setting.batch_size, setting.teacher_norm,
-                         link_kind_name(setting.link), setting.input == INPUT_GAUSSIAN ? "" : ", input ",
-                         setting.input == INPUT_GAUSSIAN ? "" : input_kind_name(setting.input));
+                panel_title(c, &setting, panel->title, sizeof panel->title);
             }
     return panels;
 }

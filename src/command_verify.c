@@ -216,11 +216,17 @@ static int replay_open(struct store *store, const struct config *config, const s
         return error_set(err, ERROR_ARGUMENT, "%s: run %" PRId64 " is %s: there is nothing to compare with",
                          path, run, outcome_name(stored.outcome));
     printf("run %" PRId64 ": d = %" PRId64 ", B = %" PRId64
-           ", step_size %.6g, init_scale %.6g, teacher_norm %.6g, link %s, input %s, "
-           "replicate %" PRId64 "\n",
+           ", step_size %.6g, init_scale %.6g, teacher_norm %.6g, link %s, input %s",
            run, setting.dimension, setting.batch_size, setting.step_size, setting.init_scale,
-           setting.teacher_norm, link_kind_name(setting.link), input_kind_name(setting.input),
-           setting.replicate);
+           setting.teacher_norm, link_kind_name(setting.link), input_kind_name(setting.input));
+    static const enum axis_id later[] = {AXIS_GRADIENT, AXIS_DATA, AXIS_TEACHER, AXIS_NOISE, AXIS_SCHEDULE};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        char value[32];
+        if (config_has_axis(config, later[i]))
+            printf(", %s %s", axis_name(later[i]),
+                   axis_value_text(later[i], setting_value(&setting, later[i]), value));
+    }
+    printf(", replicate %" PRId64 "\n", setting.replicate);
     if (state == STORE_MISMATCH)
         puts("its checksum does not match: it is damaged");
 

@@ -1,10 +1,11 @@
 /* config: YAML to a checked struct.
  *
- * The text goes through three stages, each with one job:
+ * The text goes through four stages, each with one job:
  *   yaml_tree      text -> a tree with line marks; refuses aliases, twins, floods; --set is applied to it
  *   config_load    the tree -> struct raw, by libcyaml with a schema made from the table below; refuses what
  *                  is unknown, missing or of the wrong kind
- *   config_values  struct raw's strings -> struct config; refuses what is out of range */
+ *   config_values  struct raw's strings -> struct config; refuses what is out of range
+ *   config_combine the struct as a whole; refuses values that make no sense together */
 #include "sgdmap/config.h"
 
 #include <assert.h>
@@ -29,9 +30,16 @@
 static const char *const link_names[LINK_KIND_COUNT] = {"identity", "none"};
 static const char *const input_names[INPUT_KIND_COUNT] = {"gaussian", "sphere",  "student_t",
                                                           "laplace",  "uniform", "rademacher"};
+static const char *const gradient_names[GRADIENT_KIND_COUNT] = {"minibatch", "population"};
+static const char *const teacher_names[TEACHER_KIND_COUNT] = {"gaussian", "orthogonal", "low_rank",
+                                                              "diagonal"};
+static const char *const schedule_names[SCHEDULE_KIND_COUNT] = {"constant", "inverse_time", "cosine"};
+static const char *const data_names[] = {"online"};
 static const char *const weights_names[WEIGHTS_KIND_COUNT] = {"none", "final"};
 
 enum {
+    DATA_MAX = 100 * 1000 * 1000, /* a rank keeps the order of the samples, 4 bytes for each */
+    TEST_SAMPLES_MAX = 10 * 1000 * 1000,
     RECORD_COUNT_MAX = 1000000,
     RECORD_COUNT_DEFAULT = 64,
     TITLE_MAX = 1024,
@@ -53,14 +61,24 @@ const struct key config_keys[KEY_COUNT] = {
     [KEY_SEED] = {"seed", FORM_VALUE, TYPE_INTEGER, .required = true, .decides = true, .most = UINT64_MAX},
     [KEY_DIMENSION] = {"grid.dimension", FORM_AXIS, TYPE_INTEGER, .required = true, .decides = true,
                        .least = 1, .most = CONFIG_DIMENSION_MAX},
-    [KEY_BATCH_SIZE] = {"grid.batch_size", FORM_AXIS, TYPE_INTEGER, .required = true, .decides = true,
-                        .least = 1, .most = CONFIG_BATCH_SIZE_MAX},
+    /* required where a gradient is a minibatch's: config_combine.c */
+    [KEY_BATCH_SIZE] = {"grid.batch_size", FORM_AXIS, TYPE_INTEGER, .decides = true, .least = 1,
+                        .most = CONFIG_BATCH_SIZE_MAX},
+    [KEY_GRADIENT] = {"grid.gradient", FORM_LIST, TYPE_CHOICE, .decides = true, .quiet = true,
+                      .name_count = GRADIENT_KIND_COUNT, .names = gradient_names},
+    [KEY_DATA] = {"grid.data", FORM_AXIS, TYPE_INTEGER, .decides = true, .quiet = true, .name_count = 1,
+                  .names = data_names, .least = 1, .most = DATA_MAX},
     [KEY_INPUT] = {"grid.input", FORM_LIST, TYPE_CHOICE, .decides = true, .name_count = INPUT_KIND_COUNT,
                    .names = input_names},
+    [KEY_TEACHER] = {"grid.teacher", FORM_LIST, TYPE_CHOICE, .decides = true, .quiet = true,
+                     .name_count = TEACHER_KIND_COUNT, .names = teacher_names},
     [KEY_TEACHER_NORM] = {"grid.teacher_norm", FORM_AXIS, TYPE_REAL, .required = true, .decides = true,
                           .high = 1e6},
     [KEY_LINK] = {"grid.link", FORM_LIST, TYPE_CHOICE, .decides = true, .name_count = LINK_KIND_COUNT,
                   .names = link_names},
+    [KEY_NOISE] = {"grid.noise", FORM_AXIS, TYPE_REAL, .decides = true, .quiet = true, .high = 1e6},
+    [KEY_SCHEDULE] = {"grid.schedule", FORM_LIST, TYPE_CHOICE, .decides = true, .quiet = true,
+                      .name_count = SCHEDULE_KIND_COUNT, .names = schedule_names},
     [KEY_STEP_SIZE] = {"grid.step_size", FORM_AXIS, TYPE_REAL, .required = true, .decides = true,
                        .open = true, .high = 1e6},
     [KEY_INIT_SCALE] = {"grid.init_scale", FORM_AXIS, TYPE_REAL, .required = true, .decides = true,
@@ -71,6 +89,12 @@ const struct key config_keys[KEY_COUNT] = {
                    .most = UINT64_C(1000000000000)},
     [KEY_TOLERANCE] = {"training.tolerance", FORM_VALUE, TYPE_REAL, .required = true, .decides = true,
                        .open = true, .high = 1e6},
+    [KEY_TEST_SAMPLES] = {"training.test_samples", FORM_VALUE, TYPE_INTEGER, .decides = true, .quiet = true,
+                          .least = 1, .most = TEST_SAMPLES_MAX},
+    [KEY_TEACHER_RANK] = {"training.teacher_rank", FORM_VALUE, TYPE_INTEGER, .decides = true, .quiet = true,
+                          .least = 1, .most = CONFIG_DIMENSION_MAX},
+    [KEY_DECAY] = {"training.decay", FORM_VALUE, TYPE_REAL, .decides = true, .quiet = true, .open = true,
+                   .high = 1e12},
     /* `most` is steps + 1 where that is less */
     [KEY_RECORD_COUNT] = {"records.count", FORM_VALUE, TYPE_INTEGER, .decides = true, .least = 2,
                           .most = RECORD_COUNT_MAX},
@@ -88,9 +112,14 @@ const struct key config_keys[KEY_COUNT] = {
 static const enum key_id axis_keys[AXIS_COUNT] = {
     [AXIS_DIMENSION] = KEY_DIMENSION,
     [AXIS_BATCH_SIZE] = KEY_BATCH_SIZE,
+    [AXIS_GRADIENT] = KEY_GRADIENT,
+    [AXIS_DATA] = KEY_DATA,
     [AXIS_INPUT] = KEY_INPUT,
+    [AXIS_TEACHER] = KEY_TEACHER,
     [AXIS_TEACHER_NORM] = KEY_TEACHER_NORM,
     [AXIS_LINK] = KEY_LINK,
+    [AXIS_NOISE] = KEY_NOISE,
+    [AXIS_SCHEDULE] = KEY_SCHEDULE,
     [AXIS_STEP_SIZE] = KEY_STEP_SIZE,
     [AXIS_INIT_SCALE] = KEY_INIT_SCALE,
 };
@@ -136,6 +165,24 @@ const char *input_kind_name(enum input_kind input)
     return input_names[input];
 }
 
+const char *gradient_kind_name(enum gradient_kind gradient)
+{
+    assert((unsigned)gradient < GRADIENT_KIND_COUNT);
+    return gradient_names[gradient];
+}
+
+const char *teacher_kind_name(enum teacher_kind teacher)
+{
+    assert((unsigned)teacher < TEACHER_KIND_COUNT);
+    return teacher_names[teacher];
+}
+
+const char *schedule_kind_name(enum schedule_kind schedule)
+{
+    assert((unsigned)schedule < SCHEDULE_KIND_COUNT);
+    return schedule_names[schedule];
+}
+
 const char *weights_kind_name(enum weights_kind weights)
 {
     assert((unsigned)weights < WEIGHTS_KIND_COUNT);
@@ -146,6 +193,27 @@ const char *axis_name(enum axis_id axis)
 {
     assert((unsigned)axis < AXIS_COUNT);
     return config_leaf_name(config_keys[axis_keys[axis]].path);
+}
+
+static bool is_named(const struct key *key, double value)
+{
+    return key->type == TYPE_CHOICE || (key->name_count > 0 && value == 0);
+}
+
+const char *axis_value_text(enum axis_id axis, double value, char ret[32])
+{
+    const struct key *key = &config_keys[axis_keys[axis]];
+    if (is_named(key, value))
+        snprintf(ret, 32, "%s", config_choice_name(key, (int64_t)value));
+    else
+        snprintf(ret, 32, "%.6g", value);
+    return ret;
+}
+
+bool config_has_axis(const struct config *config, enum axis_id axis)
+{
+    const struct axis *values = &config->axes[axis];
+    return !config_keys[axis_keys[axis]].quiet || values->count > 1 || values->values[0] != 0;
 }
 
 /* -- Small help ------------------------------------------------------------------------------------ */
@@ -187,7 +255,7 @@ static int out_of_memory(struct error *err)
 
 /* -- Text to the config ---------------------------------------------------------------------------- */
 
-/* Of an optional axis: the first kind alone. */
+/* Of an optional axis: 0, the first kind, alone. */
 static int axis_default(struct axis *ret, struct error *err)
 {
     TRY(config_axis_make(1, ret, err));
@@ -303,6 +371,15 @@ static int convert_key(enum key_id id, const struct tree *tree, const struct raw
     case KEY_TOLERANCE:
         config->tolerance = real;
         return 0;
+    case KEY_TEST_SAMPLES:
+        config->test_samples = (int64_t)integer;
+        return 0;
+    case KEY_TEACHER_RANK:
+        config->teacher_rank = (int64_t)integer;
+        return 0;
+    case KEY_DECAY:
+        config->decay = real;
+        return 0;
     case KEY_RECORD_COUNT:
         config->record_count = (int64_t)integer;
         return 0;
@@ -383,7 +460,7 @@ static int parse_checked(struct tree *tree, const char *text, size_t length, con
     TRY(config_load(tree, &raw, err));
     for (int k = 0; k < KEY_COUNT; k++)
         TRY(convert_key((enum key_id)k, tree, &raw->values[k], config, err));
-    return 0;
+    return config_combine(tree, raw, config, err);
 }
 
 int config_parse(const char *name, const char *text, size_t length, const char *overrides, struct config *ret,
@@ -399,7 +476,6 @@ int config_parse(const char *name, const char *text, size_t length, const char *
         .title = strdup("sgdmap sweep"),
         .replicates = 1,
         .record_count = RECORD_COUNT_DEFAULT,
-        .fields = (UINT32_C(1) << RECORD_FIELD_COUNT) - 1,
         .weights = WEIGHTS_NONE,
         .checkpoint_interval = 60.0,
         .file_alignment = 1,
@@ -575,7 +651,7 @@ static void put_axis(const struct sink *sink, const struct key *key, const struc
             put(sink, "..., ");
             i = axis->count - 1;
         }
-        if (key->type == TYPE_CHOICE)
+        if (is_named(key, axis->values[i]))
             put(sink, "%s", config_choice_name(key, (int64_t)axis->values[i]));
         else
             put_real(sink, axis->values[i]);
@@ -613,6 +689,15 @@ static void put_value(const struct sink *sink, const struct config *config, enum
     case KEY_TOLERANCE:
         put_real(sink, config->tolerance);
         return;
+    case KEY_TEST_SAMPLES:
+        put(sink, "%lld", (long long)config->test_samples);
+        return;
+    case KEY_TEACHER_RANK:
+        put(sink, "%lld", (long long)config->teacher_rank);
+        return;
+    case KEY_DECAY:
+        put_real(sink, config->decay);
+        return;
     case KEY_RECORD_COUNT:
         put(sink, "%lld", (long long)config->record_count);
         return;
@@ -629,6 +714,26 @@ static void put_value(const struct sink *sink, const struct config *config, enum
     }
 }
 
+/* Whether a key counts for the digest: it decides results, and is not younger than the first files and at its default. */
+static bool is_canonical(const struct config *config, enum key_id id)
+{
+    if (!config_keys[id].decides || !config_keys[id].quiet)
+        return config_keys[id].decides;
+    switch (id) {
+    case KEY_TEST_SAMPLES:
+        return config->test_samples > 0;
+    case KEY_TEACHER_RANK:
+        return config->teacher_rank > 0;
+    case KEY_DECAY:
+        return config->decay > 0;
+    default:
+        for (int axis = 0; axis < AXIS_COUNT; axis++)
+            if (axis_keys[axis] == id)
+                return config_has_axis(config, (enum axis_id)axis);
+        return true;
+    }
+}
+
 /* The hash of one key's line, or of all lines that decide results with KEY_COUNT. */
 static XXH128_hash_t canonical_hash(const struct config *config, enum key_id only)
 {
@@ -637,7 +742,7 @@ static XXH128_hash_t canonical_hash(const struct config *config, enum key_id onl
     XXH3_128bits_reset(&state);
     const struct sink sink = {.hash = &state};
     for (int k = 0; k < KEY_COUNT; k++) {
-        if (!config_keys[k].decides || (only != KEY_COUNT && only != (enum key_id)k))
+        if (!is_canonical(config, (enum key_id)k) || (only != KEY_COUNT && only != (enum key_id)k))
             continue;
         put(&sink, "%s = ", config_keys[k].path);
         put_value(&sink, config, (enum key_id)k);

@@ -29,14 +29,22 @@ enum key_id {
     KEY_SEED,
     KEY_DIMENSION,
     KEY_BATCH_SIZE,
+    KEY_GRADIENT,
+    KEY_DATA,
     KEY_INPUT,
+    KEY_TEACHER,
     KEY_TEACHER_NORM,
     KEY_LINK,
+    KEY_NOISE,
+    KEY_SCHEDULE,
     KEY_STEP_SIZE,
     KEY_INIT_SCALE,
     KEY_REPLICATES,
     KEY_STEPS,
     KEY_TOLERANCE,
+    KEY_TEST_SAMPLES,
+    KEY_TEACHER_RANK,
+    KEY_DECAY,
     KEY_RECORD_COUNT,
     KEY_FIELDS,
     KEY_WEIGHTS,
@@ -54,8 +62,9 @@ struct key {
     enum key_type type;
     bool required;
     bool decides; /* results depend on it: it counts for the digest */
+    bool quiet;   /* at its default, which is 0, it leaves no trace: the key is younger than the first files */
     bool open;
-    int name_count;
+    int name_count; /* of an integer that has names: the word for 0 */
     uint64_t least, most;
     double low, high;
     const char *const *names;
@@ -123,5 +132,11 @@ WARN_UNUSED int config_convert_list(const struct key *key, const struct place *p
                                     const struct raw_value *raw, struct axis *ret, struct error *err);
 WARN_UNUSED int config_convert_range(const struct key *key, const struct place *place,
                                      const struct raw_range *raw, struct axis *ret, struct error *err);
+
+/* -- config_combine.c: what keys mean together ----------------------------------------------------- */
+
+/* Fills in the defaults that depend on other keys, and refuses combinations that make no sense, with the reason. */
+WARN_UNUSED int config_combine(const struct tree *tree, const struct raw *raw, struct config *config,
+                               struct error *err);
 
 #endif

@@ -80,18 +80,25 @@ int config_parse_integer(const struct key *key, const struct place *place, const
 {
     char shown[TEXT_SHORT_SIZE];
     const unsigned long long least = key->least, most = key->most;
+    const bool named = key->name_count > 0;
+    const char * or = named ? " or " : "", *name = named ? key->names[0] : "";
+    if (named && strcmp(text, name) == 0) {
+        *ret = 0;
+        return 0;
+    }
     struct decimal decimal;
     const bool number = decimal_scan(text, &decimal);
     if (!number || ((decimal.value != 0 || decimal.overflow) && decimal.exponent < 0))
-        return tree_fail(place->tree, place->node, place->path, err, "%s is not an integer in [%llu, %llu]",
-                         text_shorten(text, shown), least, most);
+        return tree_fail(place->tree, place->node, place->path, err,
+                         "%s is not an integer in [%llu, %llu]%s%s", text_shorten(text, shown), least, most,
+                         or, name);
     uint64_t value = decimal.value;
     bool outside = decimal.overflow;
     for (int64_t e = 0; e < decimal.exponent && value != 0 && !outside; e++)
         outside = __builtin_mul_overflow(value, UINT64_C(10), &value);
     if (outside || (decimal.negative && value != 0) || value < key->least || value > key->most)
-        return tree_fail(place->tree, place->node, place->path, err, "%s is not in [%llu, %llu]",
-                         text_shorten(text, shown), least, most);
+        return tree_fail(place->tree, place->node, place->path, err, "%s is not in [%llu, %llu]%s%s",
+                         text_shorten(text, shown), least, most, or, name);
     *ret = value;
     return 0;
 }

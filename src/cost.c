@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "sgdmap/kernels.h"
+#include "sgdmap/samples.h"
 
 /* Measured by tests/bench/compare. */
 static const double LANES_RATE = 127e9;  /* flop/s of large fused steps */
@@ -18,6 +19,7 @@ static const double GAUSSIAN_TIME = 1.9e-9;     /* s a normal */
 static const double RECORD_RATE = 127e9;        /* flop/s of a record's products, 10 d^3 flop */
 static const double RECORD_PAIR_TIME = 18e-9;   /* s a pair of neurons: arc tangents, and the spectral norm */
 static const double RECORD_OVERHEAD = 1.5e-6;   /* s a record */
+static const double POPULATION_SHARE = 0.6;     /* of a record: the gradient alone */
 static const double GROUP_OVERHEAD = 100e-6;    /* s a group: what precedes its first step */
 static const int64_t LIBRARY_MEMORY = 64 << 20; /* bytes: BLIS's packing buffers, MPI, HDF5 */
 
@@ -44,6 +46,12 @@ static int64_t whole_units(int64_t runs, bool in_lanes)
     return (runs + unit - 1) / unit * unit;
 }
 
+/* Seconds of a look at a student: loss, gradient, and the weights' spectral norm. */
+static double landscape_time(double d)
+{
+    return 10 * d * d * d / RECORD_RATE + d * d * RECORD_PAIR_TIME + RECORD_OVERHEAD;
+}
+
 /* Seconds a sample of what a group's runs share. */
 static double shared_time(int64_t dimension, int64_t teachers)
 {
@@ -51,35 +59,42 @@ static double shared_time(int64_t dimension, int64_t teachers)
     return d * GAUSSIAN_TIME + (double)teachers * 2 * d * d / SHARED_RATE;
 }
 
-int64_t cost_width(int64_t dimension, bool in_lanes, double share)
+int64_t cost_width(const struct cost_shape *shape, double share)
 {
-    const double own = cost_step(dimension, 64, in_lanes) / 64;
-    const double width = ceil(shared_time(dimension, 1) / (share * own));
-    return width > WIDTH_MAX ? WIDTH_MAX : whole_units((int64_t)width, in_lanes);
+    if (shape->population) /* nothing is shared */
+        return 1;
+    struct cost_shape usual = *shape;
+    usual.batch_size = 64;
+    const double own = cost_step(&usual) / 64;
+    const double width = ceil(shared_time(shape->dimension, 1) / (share * own));
+    return width > WIDTH_MAX ? WIDTH_MAX : whole_units((int64_t)width, shape->in_lanes);
 }
 
-double cost_step(int64_t dimension, int64_t batch_size, bool in_lanes)
+double cost_step(const struct cost_shape *shape)
 {
-    const double d = (double)dimension, b = (double)batch_size, flop = 4 * b * d * d;
-    if (in_lanes)
+    const double d = (double)shape->dimension, b = (double)shape->batch_size, flop = 4 * b * d * d;
+    if (shape->population)
+        return POPULATION_SHARE * landscape_time(d);
+    if (shape->in_lanes)
         return flop / LANES_RATE * (1 + LANES_HALF_D / d) + d * d * LANES_PASS;
     return flop / BLIS_RATE * (1 + BLIS_HALF_D / d) * (1 + BLIS_HALF_BATCH / b) + b * d * GATE_TIME +
            BLIS_OVERHEAD;
 }
 
-double cost_record(int64_t dimension)
+double cost_record(const struct cost_shape *shape)
 {
-    const double d = (double)dimension;
-    return 10 * d * d * d / RECORD_RATE + d * d * RECORD_PAIR_TIME + RECORD_OVERHEAD;
+    const double d = (double)shape->dimension;
+    return landscape_time(d) + (double)shape->test * (d * GATE_TIME + 2 * d * d / SHARED_RATE);
 }
 
 double cost_group(const struct cost_shape *shape, int64_t runs, int64_t teachers)
 {
-    const double own = cost_step(shape->dimension, shape->batch_size, shape->in_lanes);
+    const double own = cost_step(shape);
     const double shared = shared_time(shape->dimension, teachers) * (double)shape->batch_size;
-    return GROUP_OVERHEAD +
+    const double sets = (double)(shape->data + shape->test) * (double)shape->dimension * GAUSSIAN_TIME;
+    return GROUP_OVERHEAD + sets +
            (double)shape->steps * (shared + own * (double)whole_units(runs, shape->in_lanes)) +
-           (double)runs * (double)shape->records * cost_record(shape->dimension);
+           (double)runs * (double)shape->records * cost_record(shape);
 }
 
 /* The arrays of train.c and landscape.c, and the rows of weights on their way to the file. */
@@ -89,13 +104,14 @@ int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teache
     const int64_t weights =
         (whole_units(runs, shape->in_lanes) + 3 * runs) * matrix; /* in training, at the end, and two
                                                                                          to be written */
-    const int64_t landscapes = teachers * 13 * matrix;
+    const int64_t landscapes = teachers * (13 * matrix + shape->test);
     const int64_t samples = shape->in_lanes ? KERNELS_STEP_SAMPLES : shape->batch_size + 8;
     const int64_t workspace = samples * (d + 1) * lanes + matrix * lanes;
-    const int64_t inputs =
-        (2 * d + 5) * (shape->batch_size + 8) + INT64_C(64) * 1024 + shape->batch_size * lanes;
-    const int64_t spectral = matrix + 164 * (d + 8);
+    const int64_t inputs = d * (shape->batch_size + 8) + INT64_C(64) * 1024 + shape->batch_size * lanes +
+                           (shape->test > 0 ? 256 * (d + 2) : 0);
+    const int64_t spectral = 3 * matrix + 164 * (d + 8);
     const int64_t records = runs * shape->records * 10; /* the fields, and two for the phases */
     const int64_t reals = weights + landscapes + workspace + inputs + spectral + 4 * matrix + records;
-    return reals * (int64_t)sizeof(double) + LIBRARY_MEMORY;
+    return reals * (int64_t)sizeof(double) + samples_memory(d, shape->batch_size, shape->data, shape->test) +
+           LIBRARY_MEMORY;
 }

@@ -294,39 +294,35 @@ static void add_up(const vector sum[SUMS], double *ret)
     store(ret, ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7])));
 }
 
-static void distances(int64_t d, const double *teacher, const double *students, double *ret)
+/* teachers: [d][d], or with `own` [d][d][lane]. The same sums in the same order. */
+INLINE void add_distances(const bool own, int64_t d, const double *teachers, const double *students,
+                          double *ret)
 {
     vector sum[SUMS] = {0};
     int64_t k = 0;
     for (; k + SUMS <= d * d; k += SUMS)
 #pragma GCC unroll 8
         for (int u = 0; u < SUMS; ++u) {
-            const vector delta = load(students + (k + u) * WIDTH) - splat(teacher[k + u]);
+            const vector teacher = own ? load(teachers + (k + u) * WIDTH) : splat(teachers[k + u]);
+            const vector delta = load(students + (k + u) * WIDTH) - teacher;
             sum[u] = multiply_add(delta, delta, sum[u]);
         }
     for (int u = 0; k + u < d * d; ++u) {
-        const vector delta = load(students + (k + u) * WIDTH) - splat(teacher[k + u]);
+        const vector teacher = own ? load(teachers + (k + u) * WIDTH) : splat(teachers[k + u]);
+        const vector delta = load(students + (k + u) * WIDTH) - teacher;
         sum[u] = multiply_add(delta, delta, sum[u]);
     }
     add_up(sum, ret);
 }
 
-/* The same sums in the same order. */
-static void distances_by_norm(int64_t d, const double *direction, const double *norms, const double *students,
-                              double *ret)
+static void distances(int64_t d, const double *teacher, const double *students, double *ret)
 {
-    const vector norm = load(norms), one = splat(1);
-    vector sum[SUMS] = {0};
-    for (int64_t k = 0, diagonal = 0; k < d * d; ++k) {
-        vector teacher = norm * splat(direction[k]);
-        if (k == diagonal) {
-            teacher += one;
-            diagonal += d + 1;
-        }
-        const vector delta = load(students + k * WIDTH) - teacher;
-        sum[k % SUMS] = multiply_add(delta, delta, sum[k % SUMS]);
-    }
-    add_up(sum, ret);
+    add_distances(false, d, teacher, students, ret);
+}
+
+static void distances_from_own(int64_t d, const double *teachers, const double *students, double *ret)
+{
+    add_distances(true, d, teachers, students, ret);
 }
 
 extern const struct kernels_fused CONCATENATE(kernels_fused_, KERNELS_SUFFIX);
@@ -336,5 +332,5 @@ const struct kernels_fused CONCATENATE(kernels_fused_, KERNELS_SUFFIX) = {
     .step = step,
     .output = output,
     .distances = distances,
-    .distances_by_norm = distances_by_norm,
+    .distances_from_own = distances_from_own,
 };

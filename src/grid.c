@@ -68,11 +68,12 @@ static int64_t axis_count(const struct grid *grid, enum axis_id axis)
 
 static int fail_size(const struct config *config, const char *what, struct error *err)
 {
-    char counts[256] = "";
+    char counts[512] = "";
     size_t used = 0;
     for (int axis = 0; axis < AXIS_COUNT; axis++)
-        used += (size_t)snprintf(counts + used, sizeof counts - used, "%s %lld, ",
-                                 axis_name((enum axis_id)axis), (long long)config->axes[axis].count);
+        if (config_has_axis(config, (enum axis_id)axis))
+            used += (size_t)snprintf(counts + used, sizeof counts - used, "%s %lld, ",
+                                     axis_name((enum axis_id)axis), (long long)config->axes[axis].count);
     return error_set(err, ERROR_ARGUMENT, "grid: more than %s; its axes have %sreplicates %lld values", what,
                      counts, (long long)config->replicates);
 }
@@ -80,6 +81,19 @@ static int fail_size(const struct config *config, const char *what, struct error
 static bool multiply(int64_t *product, int64_t factor, int64_t most)
 {
     return !__builtin_mul_overflow(*product, factor, product) && *product <= most;
+}
+
+/* Takes the fastest remaining digit off a run's number. */
+static int64_t take_digit(int64_t *number, int64_t radix)
+{
+    const int64_t digit = *number % radix;
+    *number /= radix;
+    return digit;
+}
+
+static double take_value(const struct grid *grid, int64_t *number, enum axis_id axis)
+{
+    return grid->config->axes[axis].values[take_digit(number, axis_count(grid, axis))];
 }
 
 struct ranked {
@@ -98,7 +112,8 @@ static int compare_ranked(const void *a_ranked, const void *b_ranked)
 /* Of a group of so many runs: neighbours in the family, of which those with one teacher are neighbours. */
 static int64_t group_teachers(const struct grid *grid, int64_t runs)
 {
-    const int64_t teachers = axis_count(grid, AXIS_TEACHER_NORM), with_one = grid->family_runs / teachers;
+    const int64_t teachers = axis_count(grid, AXIS_TEACHER) * axis_count(grid, AXIS_TEACHER_NORM),
+                  with_one = grid->family_runs / teachers;
     const int64_t spanned = (runs + with_one - 1) / with_one;
     return spanned < teachers ? spanned : teachers;
 }
@@ -129,10 +144,8 @@ static void choose_width(const struct grid *grid, struct grid_block *block, doub
     static const double SHARE_IDEAL = 0.03, SHARE_MOST = 0.2, GROUPS = 128, LONGEST = 300, SHORTEST = 0.05;
     enum { WIDTH_MAX = 1024 };
     const double most = fmin(total / GROUPS, LONGEST);
-    const bool in_lanes = block->shape.in_lanes;
-    const int64_t least = cost_width(block->shape.dimension, in_lanes, SHARE_MOST),
-                  unit = cost_unit(in_lanes);
-    block->width = cost_width(block->shape.dimension, in_lanes, SHARE_IDEAL);
+    const int64_t least = cost_width(&block->shape, SHARE_MOST), unit = cost_unit(block->shape.in_lanes);
+    block->width = cost_width(&block->shape, SHARE_IDEAL);
     while (block->width > least && group_cost(grid, block, block->width) > most)
         block->width -= unit;
     while (block->width < WIDTH_MAX && group_cost(grid, block, block->width + unit) < fmin(most, SHORTEST))
@@ -216,21 +229,20 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
     __attribute__((cleanup(grid_done))) struct grid grid = {
         .config = config, .run_count = 1, .family_runs = 1, .block_count = 1};
     int64_t families = 1; /* a block */
-    bool fits = multiply(&families, axes[AXIS_INPUT].count, RUN_COUNT_MAX) &&
-                multiply(&families, config->replicates, RUN_COUNT_MAX) &&
-                multiply(&grid.family_runs, axes[AXIS_TEACHER_NORM].count, RUN_COUNT_MAX) &&
-                multiply(&grid.family_runs, axes[AXIS_LINK].count, RUN_COUNT_MAX) &&
-                multiply(&grid.family_runs, axes[AXIS_STEP_SIZE].count, RUN_COUNT_MAX) &&
-                multiply(&grid.family_runs, axes[AXIS_INIT_SCALE].count, RUN_COUNT_MAX) &&
-                multiply(&grid.block_count, axes[AXIS_DIMENSION].count, RUN_COUNT_MAX) &&
-                multiply(&grid.block_count, axes[AXIS_BATCH_SIZE].count, RUN_COUNT_MAX) &&
-                multiply(&grid.run_count, families, RUN_COUNT_MAX) &&
-                multiply(&grid.run_count, grid.family_runs, RUN_COUNT_MAX) &&
-                multiply(&grid.run_count, grid.block_count, RUN_COUNT_MAX);
+    bool fits = multiply(&families, config->replicates, RUN_COUNT_MAX);
+    for (int a = 0; a < AXIS_COUNT; a++) {
+        int64_t *product = a <= AXIS_DATA    ? &grid.block_count
+                           : a == AXIS_INPUT ? &families
+                                             : &grid.family_runs;
+        fits = fits && multiply(product, axes[a].count, RUN_COUNT_MAX);
+    }
+    fits = fits && multiply(&grid.run_count, families, RUN_COUNT_MAX) &&
+           multiply(&grid.run_count, grid.family_runs, RUN_COUNT_MAX) &&
+           multiply(&grid.run_count, grid.block_count, RUN_COUNT_MAX);
     if (!fits)
         return fail_size(config, "2^53 runs", err);
     if (grid.block_count > BLOCK_COUNT_MAX)
-        return fail_size(config, "1000000 pairs of dimension and batch_size", err);
+        return fail_size(config, "1000000 combinations of dimension, batch_size, gradient and data", err);
 
     const size_t blocks = (size_t)grid.block_count;
     grid.blocks = calloc(blocks, sizeof *grid.blocks);
@@ -243,13 +255,20 @@ int grid_expand(const struct config *config, struct grid *ret, struct error *err
     double total = 0;
     for (int64_t b = 0; b < grid.block_count; b++) {
         struct grid_block *block = &grid.blocks[b];
-        const int64_t d = (int64_t)axes[AXIS_DIMENSION].values[b / axes[AXIS_BATCH_SIZE].count];
+        int64_t rest = b;
+        const int64_t data = (int64_t)take_value(&grid, &rest, AXIS_DATA);
+        const bool population = take_value(&grid, &rest, AXIS_GRADIENT) == GRADIENT_POPULATION;
+        const int64_t batch_size = (int64_t)take_value(&grid, &rest, AXIS_BATCH_SIZE);
+        const int64_t d = (int64_t)take_value(&grid, &rest, AXIS_DIMENSION);
         *block = (struct grid_block){
             .shape = {.dimension = d,
-                      .batch_size = (int64_t)axes[AXIS_BATCH_SIZE].values[b % axes[AXIS_BATCH_SIZE].count],
+                      .batch_size = population ? 0 : batch_size,
                       .steps = config->steps,
                       .records = config->record_count,
-                      .in_lanes = cost_in_lanes(d, grid.family_runs)},
+                      .in_lanes = !population && cost_in_lanes(d, grid.family_runs),
+                      .population = population,
+                      .data = data,
+                      .test = config->test_samples},
             .first_run = b * families * grid.family_runs,
             .family_count = families,
         };
@@ -282,19 +301,6 @@ void grid_done(struct grid *grid)
     *grid = (struct grid){0};
 }
 
-/* Takes the fastest remaining digit off a run's number. */
-static int64_t take_digit(int64_t *number, int64_t radix)
-{
-    const int64_t digit = *number % radix;
-    *number /= radix;
-    return digit;
-}
-
-static double take_value(const struct grid *grid, int64_t *number, enum axis_id axis)
-{
-    return grid->config->axes[axis].values[take_digit(number, axis_count(grid, axis))];
-}
-
 void grid_setting(const struct grid *grid, int64_t run, struct setting *ret)
 {
     assert(run >= 0 && run < grid->run_count);
@@ -302,12 +308,34 @@ void grid_setting(const struct grid *grid, int64_t run, struct setting *ret)
     ret->run = run;
     ret->init_scale = take_value(grid, &rest, AXIS_INIT_SCALE);
     ret->step_size = take_value(grid, &rest, AXIS_STEP_SIZE);
+    ret->schedule = (enum schedule_kind)take_value(grid, &rest, AXIS_SCHEDULE);
+    ret->noise = take_value(grid, &rest, AXIS_NOISE);
     ret->link = (enum link_kind)take_value(grid, &rest, AXIS_LINK);
     ret->teacher_norm = take_value(grid, &rest, AXIS_TEACHER_NORM);
+    ret->teacher = (enum teacher_kind)take_value(grid, &rest, AXIS_TEACHER);
     ret->replicate = take_digit(&rest, grid->config->replicates);
     ret->input = (enum input_kind)take_value(grid, &rest, AXIS_INPUT);
+    ret->data = (int64_t)take_value(grid, &rest, AXIS_DATA);
+    ret->gradient = (enum gradient_kind)take_value(grid, &rest, AXIS_GRADIENT);
     ret->batch_size = (int64_t)take_value(grid, &rest, AXIS_BATCH_SIZE);
     ret->dimension = (int64_t)take_value(grid, &rest, AXIS_DIMENSION);
+}
+
+double setting_value(const struct setting *setting, enum axis_id axis)
+{
+    const double values[AXIS_COUNT] = {[AXIS_DIMENSION] = (double)setting->dimension,
+                                       [AXIS_BATCH_SIZE] = (double)setting->batch_size,
+                                       [AXIS_GRADIENT] = setting->gradient,
+                                       [AXIS_DATA] = (double)setting->data,
+                                       [AXIS_INPUT] = setting->input,
+                                       [AXIS_TEACHER] = setting->teacher,
+                                       [AXIS_TEACHER_NORM] = setting->teacher_norm,
+                                       [AXIS_LINK] = setting->link,
+                                       [AXIS_NOISE] = setting->noise,
+                                       [AXIS_SCHEDULE] = setting->schedule,
+                                       [AXIS_STEP_SIZE] = setting->step_size,
+                                       [AXIS_INIT_SCALE] = setting->init_scale};
+    return values[axis];
 }
 
 /* The last i of `count` with first(i) <= value, where first(0) = 0. */

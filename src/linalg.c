@@ -267,6 +267,21 @@ static double orthogonalize(const struct kernels *kernels, int64_t n, int64_t co
     return after;
 }
 
+void linalg_orthonormalize(const struct kernels *kernels, int64_t dimension, double *a, int64_t lda,
+                           double *workspace)
+{
+    const int64_t d = dimension, n = kernels_padded(d);
+    double *basis = workspace, *coefficients = basis + n * n;
+    memset(basis, 0, (size_t)(n * d) * sizeof *basis);
+    for (int64_t j = 0; j < d; ++j) {
+        double *x = basis + j * n;
+        memcpy(x, a + j * lda, (size_t)d * sizeof *x);
+        const double length = orthogonalize(kernels, n, j, basis, x, coefficients);
+        for (int64_t i = 0; i < d; ++i)
+            a[i + j * lda] = x[i] /= length;
+    }
+}
+
 /* The columns of `a` into padded ones, in units of its largest entry, so that squares neither overflow nor vanish.
  * Returns that entry; 0 or NaN if there is nothing to divide by. */
 static double scaled_copy(int64_t d, const double *a, int64_t lda, int64_t n, double *ret)

@@ -6,47 +6,96 @@
 #include "sgdmap/linalg.h"
 #include "sgdmap/rng.h"
 
-void model_directions(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
-                      struct model_directions *ret, double *workspace)
+int64_t model_workspace(int64_t dimension)
 {
-    const int64_t d = dimension;
-    rng_normals(kernels, rng_key(seed, replicate, d, RNG_TEACHER), 0, d * d, ret->teacher);
-    rng_normals(kernels, rng_key(seed, replicate, d, RNG_INITIAL), 0, d * d, ret->initial);
-    double norm = linalg_spectral_norm(kernels, d, ret->teacher, d, workspace);
-    double deviation = sqrt((double)d);
-    for (int64_t i = 0; i < d * d; ++i) {
-        ret->teacher[i] /= norm;
-        ret->initial[i] /= deviation;
+    return linalg_spectral_workspace(dimension) + rng_padded(2 * dimension * dimension);
+}
+
+/* ret [d][d] = U V', `both` the columns of U and then those of V. */
+static void outer_products(int64_t d, int64_t rank, const double *both, double *ret)
+{
+    memset(ret, 0, (size_t)(d * d) * sizeof *ret);
+    for (int64_t k = 0; k < rank; ++k) {
+        const double *u = both + k * d, *v = both + (rank + k) * d;
+        for (int64_t j = 0; j < d; ++j)
+            for (int64_t i = 0; i < d; ++i)
+                ret[j * d + i] += u[i] * v[j];
     }
 }
 
-static void scaled_with_identity(const double *direction, int64_t dimension, double scale, double identity,
-                                 double *ret)
+/* ret [d][d], its first d entries over the largest of them on the diagonal; scratch [d]. */
+static void diagonal_of_first(int64_t d, double *ret, double *scratch)
+{
+    double largest = 0;
+    for (int64_t j = 0; j < d; ++j)
+        largest = fmax(largest, fabs(ret[j]));
+    memcpy(scratch, ret, (size_t)d * sizeof *ret);
+    memset(ret, 0, (size_t)(d * d) * sizeof *ret);
+    for (int64_t j = 0; j < d; ++j)
+        ret[j * (d + 1)] = scratch[j] / largest;
+}
+
+void model_teacher_direction(const struct kernels *kernels, uint64_t seed, int64_t replicate,
+                             int64_t dimension, enum teacher_kind kind, int64_t rank, double *ret,
+                             double *workspace)
+{
+    const int64_t d = dimension;
+    const struct rng_key key = rng_key(seed, replicate, d, RNG_TEACHER);
+    double *both = workspace + linalg_spectral_workspace(d);
+    if (kind == TEACHER_LOW_RANK) {
+        rng_normals(kernels, key, 0, 2 * rank * d, both);
+        outer_products(d, rank, both, ret);
+    } else {
+        rng_normals(kernels, key, 0, d * d, ret);
+    }
+    if (kind == TEACHER_ORTHOGONAL) {
+        linalg_orthonormalize(kernels, d, ret, d, workspace);
+    } else if (kind == TEACHER_DIAGONAL) {
+        diagonal_of_first(d, ret, workspace);
+    } else {
+        const double norm = linalg_spectral_norm(kernels, d, ret, d, workspace);
+        for (int64_t i = 0; i < d * d; ++i)
+            ret[i] /= norm;
+    }
+}
+
+void model_initial_direction(const struct kernels *kernels, uint64_t seed, int64_t replicate,
+                             int64_t dimension, double *ret)
+{
+    const int64_t d = dimension;
+    const double deviation = sqrt((double)d);
+    rng_normals(kernels, rng_key(seed, replicate, d, RNG_INITIAL), 0, d * d, ret);
+    for (int64_t i = 0; i < d * d; ++i)
+        ret[i] /= deviation;
+}
+
+static void add_diagonal(int64_t d, double value, double *ret)
+{
+    for (int64_t j = 0; j < d; ++j)
+        ret[j * (d + 1)] += value;
+}
+
+void model_teacher(int64_t dimension, double teacher_norm, double *ret)
 {
     for (int64_t i = 0; i < dimension * dimension; ++i)
-        ret[i] = scale * direction[i];
-    for (int64_t j = 0; j < dimension; ++j)
-        ret[j * dimension + j] += identity;
+        ret[i] *= teacher_norm;
+    add_diagonal(dimension, 1, ret);
 }
 
-void model_teacher(const struct model_directions *directions, int64_t dimension, double teacher_norm,
+void model_student(const double *initial, int64_t dimension, double init_scale, enum link_kind link,
                    double *ret)
 {
-    scaled_with_identity(directions->teacher, dimension, teacher_norm, 1, ret);
-}
-
-void model_student(const struct model_directions *directions, int64_t dimension, double init_scale,
-                   enum link_kind link, double *ret)
-{
-    scaled_with_identity(directions->initial, dimension, init_scale, link == LINK_IDENTITY ? 1 : 0, ret);
+    for (int64_t i = 0; i < dimension * dimension; ++i)
+        ret[i] = init_scale * initial[i];
+    add_diagonal(dimension, link == LINK_IDENTITY ? 1 : 0, ret);
 }
 
 /* Normals of which a sample takes its length, behind its components. */
 enum { STUDENT_FREEDOM = 5 };
 
-int64_t model_inputs_scratch(int64_t dimension, int64_t batch)
+int64_t model_pitch(enum input_kind input, int64_t dimension)
 {
-    return rng_padded(batch * (dimension + STUDENT_FREEDOM));
+    return input == INPUT_STUDENT_T ? dimension + STUDENT_FREEDOM : dimension;
 }
 
 static double sum_of_squares(const double *x, int64_t count)
@@ -70,31 +119,20 @@ static double sample_scale(enum input_kind input, const double *z, int64_t d)
     return sqrt((STUDENT_FREEDOM - 2) / sum_of_squares(z + d, STUDENT_FREEDOM));
 }
 
-void model_inputs(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
-                  enum input_kind input, int64_t step, int64_t batch, int64_t stride, double *scratch,
-                  double *ret)
+void model_inputs(const struct kernels *kernels, struct rng_key key, int64_t dimension, enum input_kind input,
+                  int64_t step, int64_t count, double *ret)
 {
-    const int64_t d = dimension;
-    struct rng_key key = rng_key(seed, replicate, d, (enum rng_purpose)(RNG_INPUT_GAUSSIAN + (int)input));
     static const enum kernels_law laws[INPUT_KIND_COUNT] = {[INPUT_LAPLACE] = KERNELS_LAPLACE,
                                                             [INPUT_UNIFORM] = KERNELS_UNIFORM,
                                                             [INPUT_RADEMACHER] = KERNELS_RADEMACHER};
-    const int64_t pitch = input == INPUT_STUDENT_T ? d + STUDENT_FREEDOM : d;
-    /* A sample's components are neighbours in the stream, so that a sample does not depend on the batch; the
-     * products want the samples as neighbours. */
-    rng_variates(kernels, laws[input], key, (uint64_t)step, batch * pitch, scratch);
-    if (input == INPUT_SPHERE || input == INPUT_STUDENT_T)
-        for (int64_t n = 0; n < batch; ++n) {
-            double *z = scratch + n * pitch;
-            const double scale = sample_scale(input, z, d);
-            for (int64_t c = 0; c < d; ++c)
-                z[c] *= scale;
-        }
-    enum { TILE = 16 };
-    for (int64_t first = 0; first < batch; first += TILE) {
-        int64_t last = first + TILE < batch ? first + TILE : batch;
-        for (int64_t c = 0; c < d; ++c)
-            for (int64_t n = first; n < last; ++n)
-                ret[c * stride + n] = scratch[n * pitch + c];
+    const int64_t pitch = model_pitch(input, dimension);
+    rng_variates(kernels, laws[input], key, (uint64_t)step, count * pitch, ret);
+    if (input != INPUT_SPHERE && input != INPUT_STUDENT_T)
+        return;
+    for (int64_t n = 0; n < count; ++n) {
+        double *z = ret + n * pitch;
+        const double scale = sample_scale(input, z, dimension);
+        for (int64_t c = 0; c < dimension; ++c)
+            z[c] *= scale;
     }
 }

@@ -18,6 +18,8 @@ static const struct record_field_info fields[RECORD_FIELD_COUNT] = {
          "one-point convexity <-grad L, B - A> / ||B - A||_F^2; positive points toward the teacher"},
     [RECORD_GRADIENT_NORM] = {"gradient_norm", "1", "Frobenius norm of the gradient of the population loss"},
     [RECORD_WEIGHT_NORM] = {"weight_norm", "1", "spectral norm of the student's weights ||W||_2"},
+    [RECORD_TEST_LOSS] = {"test_loss", "1",
+                          "mean squared residual over the test set, whose labels have no noise"},
 };
 
 static const char *const outcomes[OUTCOME_COUNT] = {

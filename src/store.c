@@ -71,6 +71,8 @@ struct dataset_info {
     size_t offset;
     const char *(*flag_name)(int value);
     int flag_count;
+    enum axis_id
+        later; /* of a setting that is in the file only where the config has this axis; 0 of others */
 };
 
 static const char *link_flag(int value)
@@ -81,6 +83,21 @@ static const char *link_flag(int value)
 static const char *input_flag(int value)
 {
     return input_kind_name((enum input_kind)value);
+}
+
+static const char *gradient_flag(int value)
+{
+    return gradient_kind_name((enum gradient_kind)value);
+}
+
+static const char *teacher_flag(int value)
+{
+    return teacher_kind_name((enum teacher_kind)value);
+}
+
+static const char *schedule_flag(int value)
+{
+    return schedule_kind_name((enum schedule_kind)value);
 }
 
 static const char *outcome_flag(int value)
@@ -100,10 +117,15 @@ enum dataset_id {
     DATASET_STEP,
     DATASET_DIMENSION,
     DATASET_BATCH_SIZE,
+    DATASET_GRADIENT,
+    DATASET_DATA,
     DATASET_INPUT,
     DATASET_REPLICATE,
+    DATASET_TEACHER,
     DATASET_TEACHER_NORM,
     DATASET_LINK,
+    DATASET_NOISE,
+    DATASET_SCHEDULE,
     DATASET_STEP_SIZE,
     DATASET_INIT_SCALE,
     DATASET_FIRST_FIELD,
@@ -131,14 +153,29 @@ static const struct dataset_info root_datasets[DATASET_COUNT] = {
     [DATASET_DIMENSION] = {"dimension", "1", "dimension d of the input, and number of neurons", TYPE_I64,
                            SETTING(dimension)},
     [DATASET_BATCH_SIZE] = {"batch_size", "1", "fresh samples a step", TYPE_I64, SETTING(batch_size)},
+    [DATASET_GRADIENT] =
+        {"gradient", "1",
+         "what a step follows: a minibatch's gradient, or the population's in closed form, and "
+         "batch_loss is then the loss",
+         TYPE_I8, SETTING(gradient), .flag_name = gradient_flag, .flag_count = GRADIENT_KIND_COUNT,
+         .later = AXIS_GRADIENT},
+    [DATASET_DATA] = {"data", "1", "samples of the training set; 0: fresh ones at every step", TYPE_I64,
+                      SETTING(data), .later = AXIS_DATA},
     [DATASET_INPUT] = {"input", "1", "distribution of the inputs", TYPE_I8, SETTING(input),
                        .flag_name = input_flag, .flag_count = INPUT_KIND_COUNT},
     [DATASET_REPLICATE] = {"replicate", "1", "replicate: which stream of random numbers", TYPE_I64,
                            SETTING(replicate)},
+    [DATASET_TEACHER] = {"teacher", "1", "direction of the teacher's weights", TYPE_I8, SETTING(teacher),
+                         .flag_name = teacher_flag, .flag_count = TEACHER_KIND_COUNT, .later = AXIS_TEACHER},
     [DATASET_TEACHER_NORM] = {"teacher_norm", "1", "spectral norm of the teacher's weights", TYPE_F64,
                               SETTING(teacher_norm)},
     [DATASET_LINK] = {"link", "1", "identity: the student's columns are e_j + w_j; none: w_j", TYPE_I8,
                       SETTING(link), .flag_name = link_flag, .flag_count = LINK_KIND_COUNT},
+    [DATASET_NOISE] = {"noise", "1", "bound of the labels' noise, which is uniform", TYPE_F64, SETTING(noise),
+                       .later = AXIS_NOISE},
+    [DATASET_SCHEDULE] = {"schedule", "1", "step size over time, in units of step_size", TYPE_I8,
+                          SETTING(schedule), .flag_name = schedule_flag, .flag_count = SCHEDULE_KIND_COUNT,
+                          .later = AXIS_SCHEDULE},
     [DATASET_STEP_SIZE] = {"step_size", "1", "step size of SGD", TYPE_F64, SETTING(step_size)},
     [DATASET_INIT_SCALE] = {"init_scale", "1", "initial weights in units of N(0, 1/d)", TYPE_F64,
                             SETTING(init_scale)},
@@ -218,10 +255,6 @@ static const struct dataset_info weights_datasets[WEIGHTS_COUNT] = {
                          FILL_NAN},
 };
 
-/* CF: what xarray shows beside a variable over [run]. */
-static const char coordinates[] =
-    "dimension batch_size input replicate teacher_norm link step_size init_scale";
-
 static const char comment[] =
     "A run's setting is in the coordinates of its row. error is the root-mean-square distance of a neuron "
     "from its "
@@ -255,14 +288,29 @@ static bool has_field(const struct config *config, int field)
 
 static bool has_dataset(const struct config *config, int id)
 {
-    int field = id - DATASET_FIRST_FIELD;
-    return field < 0 || field >= RECORD_FIELD_COUNT || has_field(config, field);
+    const int field = id - DATASET_FIRST_FIELD;
+    if (field >= 0 && field < RECORD_FIELD_COUNT)
+        return has_field(config, field);
+    return root_datasets[id].later == 0 || config_has_axis(config, root_datasets[id].later);
 }
 
-/* Whether a dataset holds a member of the structs of `source`. The table has gaps where the fields are. */
-static bool is_column(int id, enum source source)
+/* Whether a dataset of the file holds a member of the structs of `source`. The table has gaps where the fields are. */
+static bool is_column(const struct config *config, int id, enum source source)
 {
-    return root_datasets[id].name != NULL && root_datasets[id].source == source;
+    return root_datasets[id].name != NULL && root_datasets[id].source == source && has_dataset(config, id);
+}
+
+enum { COORDINATES_SIZE = 256 };
+
+/* CF: what xarray shows beside a variable over [run]. */
+static const char *coordinates_of(const struct config *config, char ret[COORDINATES_SIZE])
+{
+    size_t used = 0;
+    for (int id = DATASET_RUN + 1; id < DATASET_FIRST_FIELD; id++)
+        if (is_column(config, id, SOURCE_SETTING))
+            used += (size_t)snprintf(ret + used, COORDINATES_SIZE - used, "%s%s", used > 0 ? " " : "",
+                                     root_datasets[id].name);
+    return ret;
 }
 
 static hid_t file_type(enum value_type type)
@@ -717,9 +765,10 @@ static int write_flags(hid_t dataset, const char *path, const struct dataset_inf
     return write_text(dataset, path, "flag_meanings", meanings, 0, err);
 }
 
-/* `scales` are those of the group's dimensions, made before; a new scale is put there. */
+/* `scales` are those of the group's dimensions, made before; a new scale is put there. `coordinates`: coordinates_of(). */
 static int create_dataset(hid_t group, const char *path, const struct dataset_info *info,
-                          const int64_t extents[DIM_COUNT], hid_t scales[DIM_COUNT], struct error *err)
+                          const char *coordinates, const int64_t extents[DIM_COUNT], hid_t scales[DIM_COUNT],
+                          struct error *err)
 {
     TRY(fault_at("create: dataset", err));
     hsize_t size[RANK_MAX];
@@ -758,13 +807,16 @@ static int create_dataset(hid_t group, const char *path, const struct dataset_in
     return ERROR_NONE;
 }
 
-static int create_datasets(hid_t group, const char *path, const struct dataset_info *infos, int count,
-                           const int64_t extents[DIM_COUNT], struct error *err)
+static int create_datasets(hid_t group, const char *path, const struct config *config,
+                           const struct dataset_info *infos, int count, const int64_t extents[DIM_COUNT],
+                           struct error *err)
 {
+    char coordinates[COORDINATES_SIZE];
+    coordinates_of(config, coordinates);
     hid_t scales[DIM_COUNT] = {H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID};
     int code = ERROR_NONE;
     for (int at = 0; at < count && code == ERROR_NONE; at++)
-        code = create_dataset(group, path, &infos[at], extents, scales, err);
+        code = create_dataset(group, path, &infos[at], coordinates, extents, scales, err);
     for (int at = 0; at < DIM_COUNT; at++)
         close_dataset(&scales[at]);
     return code;
@@ -784,7 +836,7 @@ static int create_everything(hid_t file, const char *path, const struct config *
         if (has_dataset(config, id))
             infos[count++] = root_dataset(id);
     const int64_t extents[DIM_COUNT] = {[DIM_RUN] = grid->run_count, [DIM_STEP] = config->record_count};
-    TRY(create_datasets(file, path, infos, count, extents, err));
+    TRY(create_datasets(file, path, config, infos, count, extents, err));
     TRY(write_root_attributes(file, path, config, grid, provenance, err));
     if (config->weights == WEIGHTS_NONE)
         return ERROR_NONE;
@@ -804,7 +856,7 @@ static int create_everything(hid_t file, const char *path, const struct config *
         const int64_t d = weights.dimension;
         const int64_t weights_extents[DIM_COUNT] = {
             [DIM_RUN] = weights.run_count, [DIM_COMPONENT] = d, [DIM_NEURON] = d};
-        TRY(create_datasets(group, path, weights_datasets, WEIGHTS_COUNT, weights_extents, err));
+        TRY(create_datasets(group, path, config, weights_datasets, WEIGHTS_COUNT, weights_extents, err));
     }
     return ERROR_NONE;
 }
@@ -1087,7 +1139,7 @@ static int read_columns(struct store *store, enum source source, int64_t first, 
                         size_t stride, void *buffer, struct error *err)
 {
     for (int id = 0; id < DATASET_COUNT; id++) {
-        if (!is_column(id, source))
+        if (!is_column(store->config, id, source))
             continue;
         TRY(root_transfer(store, READ, id, first, count, buffer, err));
         scatter(&root_datasets[id], buffer, count, structs, stride);
@@ -1109,7 +1161,7 @@ static int write_settings(struct store *store, struct error *err)
         for (int64_t at = 0; at < count; at++)
             grid_setting(store->grid, first + at, &settings[at]);
         for (int id = 0; id < DATASET_COUNT && code == ERROR_NONE; id++) {
-            if (!is_column(id, SOURCE_SETTING))
+            if (!is_column(store->config, id, SOURCE_SETTING))
                 continue;
             gather(&root_datasets[id], settings, sizeof *settings, count, buffer);
             code = root_transfer(store, WRITE, id, first, count, buffer, err);
@@ -1875,9 +1927,9 @@ static uint64_t run_checksum(const struct store *store, XXH3_state_t *state, con
     uint64_t settings[DATASET_COUNT], results[DATASET_COUNT];
     size_t setting_count = 0, result_count = 0;
     for (int id = 0; id < DATASET_COUNT; id++) {
-        if (is_column(id, SOURCE_SETTING))
+        if (is_column(store->config, id, SOURCE_SETTING))
             settings[setting_count++] = member_bits(&root_datasets[id], run->setting);
-        else if (is_column(id, SOURCE_RESULT))
+        else if (is_column(store->config, id, SOURCE_RESULT))
             results[result_count++] = member_bits(&root_datasets[id], run->result);
     }
     XXH3_64bits_reset(state);
@@ -2234,7 +2286,7 @@ static bool same_setting(const struct grid *grid, int64_t run, const struct sett
     struct setting expected;
     grid_setting(grid, run, &expected);
     for (int id = 0; id < DATASET_COUNT; id++)
-        if (is_column(id, SOURCE_SETTING) &&
+        if (is_column(grid->config, id, SOURCE_SETTING) &&
             member_bits(&root_datasets[id], &expected) != member_bits(&root_datasets[id], in_file))
             return false;
     return true;
@@ -2422,7 +2474,8 @@ static int check_attributes(struct store *store, hid_t dataset, const char *name
         if (!text_is(dataset, "flag_meanings", meanings))
             return damaged_attribute(store, name, "flag_meanings", err);
     }
-    if (has_coordinates(info) && !text_is(dataset, "coordinates", coordinates))
+    char coordinates[COORDINATES_SIZE];
+    if (has_coordinates(info) && !text_is(dataset, "coordinates", coordinates_of(store->config, coordinates)))
         return damaged_attribute(store, name, "coordinates", err);
     if (is_scale(info))
         return H5DSis_scale(dataset) > 0 ? ERROR_NONE : damaged_attribute(store, name, "CLASS", err);

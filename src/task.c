@@ -14,17 +14,26 @@ static int make_trainer(const struct kernels *kernels, const struct config *conf
         list[i] = (struct train_run){.step_size = setting.step_size,
                                      .init_scale = setting.init_scale,
                                      .teacher_norm = setting.teacher_norm,
-                                     .link = setting.link};
+                                     .link = setting.link,
+                                     .teacher = setting.teacher,
+                                     .noise = setting.noise,
+                                     .schedule = setting.schedule};
     }
     grid_setting(grid, task->group.first_run, &setting);
+    const struct cost_shape *shape = &grid->blocks[grid_block_of(grid, task->group.index)].shape;
     const struct train_group group = {.dimension = setting.dimension,
-                                      .batch_size = setting.batch_size,
+                                      .batch_size = shape->batch_size,
+                                      .gradient = setting.gradient,
+                                      .data = setting.data,
                                       .input = setting.input,
-                                      .in_lanes = cost_in_lanes(setting.dimension, grid->family_runs),
+                                      .in_lanes = shape->in_lanes,
                                       .seed = config->seed,
                                       .replicate = setting.replicate,
                                       .steps = config->steps,
                                       .tolerance = config->tolerance,
+                                      .test_samples = config->test_samples,
+                                      .teacher_rank = config->teacher_rank,
+                                      .decay = config->decay,
                                       .record_count = config->record_count,
                                       .record_steps = steps,
                                       .fields = config->fields,

@@ -9,21 +9,32 @@
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
 #include "sgdmap/rng.h"
+#include "sgdmap/samples.h"
 #include "sgdmap/stopwatch.h"
 
-/* The teachers of a group: as many as it has different norms. */
+/* The teachers of a group: as many as it has different kinds and norms. */
 struct teacher {
+    enum teacher_kind kind;
     double norm;
     int64_t active;  /* students that still learn from it */
     double *columns; /* [d][d] B */
     double *output;  /* [stride] f*(x_n) of this tile */
+    double *test;    /* [test_samples] f* of the test set */
     struct landscape *landscape;
+};
+
+/* What students are to reproduce: a teacher's output, and noise. */
+struct target {
+    int64_t teacher;
+    double noise;
+    int64_t active;
+    double *output; /* [stride] of this tile; without noise the teacher's own */
 };
 
 /* A run while it is trained. */
 struct student {
     int64_t run;
-    int64_t teacher;
+    int64_t teacher, target;
     double first_error;
     double quarter_error; /* at the beginning of the last quarter */
     double near, far;     /* the sum of squares from the teacher at which a check has to look closer */
@@ -42,21 +53,27 @@ struct trainer {
     int64_t tile_max; /* steps whose inputs are drawn at once */
     int64_t stride;   /* samples of a tile, padded */
 
-    int64_t teacher_count;
+    int64_t teacher_count, target_count;
     struct teacher *teachers;
-    struct model_directions directions;
-    double *inputs;    /* X [d][stride], the steps of the tile one after the other */
-    double *scratch;   /* the inputs' stream, and the spectral norm's workspace */
-    double *workspace; /* of a block's step */
-    double *targets;   /* [batch][lanes] f* of a block whose students have different teachers */
-    double *columns;   /* A or W of one student [d][d], for its diagnostics */
+    struct target *targets;
+    struct samples *samples;
+    double *inputs;       /* X [d][stride], the steps of the tile one after the other */
+    double *noise;        /* [stride] of the labels, in units of its bound; NULL: none has any */
+    double *scratch;      /* of the directions and the spectral norm */
+    double *workspace;    /* of a block's step */
+    double *own_targets;  /* [batch][lanes] f* of a block whose students have different targets */
+    double *own_teachers; /* [d][d][lanes] of a block whose students have different teachers */
+    double *columns;      /* A or W of one student [d][d], for its diagnostics */
+    double *
+        schedules; /* [SCHEDULE_KIND_COUNT][tile_max] the step size, in units of a run's, of the tile's steps */
 
     double *blocks;           /* [block_count][d][d][lanes] A */
     struct student *students; /* [block_count * lanes] by slot; run < 0: an empty slot */
-    double *factors, *norms;  /* [block_count * lanes] -2 eta / B, 0 in an empty slot; the teacher's norm */
+    double *factors;          /* [block_count * lanes] -2 eta / B, or -eta; 0 in an empty slot */
     int64_t *block_active;    /* [block_count] students in the block */
     int64_t active;
-    bool has_gaps; /* a student has left since the slots were last filled */
+    bool has_schedules; /* other than constant ones */
+    bool has_gaps;      /* a student has left since the slots were last filled */
 
     int64_t step;        /* at which the present tile begins */
     int64_t tile_steps;  /* of the present tile */
@@ -107,35 +124,61 @@ static void set_columns(struct trainer *t, int64_t slot, const double *columns)
 
 /* -- Construction ---------------------------------------------------------------------------------- */
 
-static int64_t teacher_of(const struct trainer *t, double norm)
+static bool is_population(const struct trainer *t)
+{
+    return t->group.gradient == GRADIENT_POPULATION;
+}
+
+static int64_t teacher_of(const struct trainer *t, const struct train_run *run)
 {
     int64_t i = 0;
-    while (i < t->teacher_count && t->teachers[i].norm != norm)
+    while (i < t->teacher_count &&
+           (t->teachers[i].kind != run->teacher || t->teachers[i].norm != run->teacher_norm))
         ++i;
     return i;
+}
+
+static int64_t target_of(const struct trainer *t, const struct train_run *run)
+{
+    const int64_t teacher = teacher_of(t, run);
+    int64_t i = 0;
+    while (i < t->target_count && (t->targets[i].teacher != teacher || t->targets[i].noise != run->noise))
+        ++i;
+    return i;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Doubles of a block's step, and of an output of the test set. */
+static int64_t workspace_size(const struct trainer *t)
+{
+    const int64_t d = t->group.dimension;
+    if (t->group.in_lanes)
+        return kernels_step_workspace(d, t->lanes);
+    const int64_t stride = larger(t->stride, t->group.test_samples > 0 ? SAMPLES_PIECE : 0);
+    return larger((d + 1) * stride, is_population(t) ? d * d : 0);
 }
 
 static int allocate(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
     const int64_t d = g->dimension, rows = g->run_count * g->record_count, slots = slot_count(t);
-    int64_t scratch = model_inputs_scratch(d, g->batch_size);
-    if (scratch < linalg_spectral_workspace(d))
-        scratch = linalg_spectral_workspace(d);
     const struct {
         double **array;
         int64_t count;
     } arrays[] = {
-        {&t->directions.teacher, rng_padded(d * d)},
-        {&t->directions.initial, rng_padded(d * d)},
         {&t->inputs, d * t->stride},
-        {&t->scratch, scratch},
-        {&t->workspace, g->in_lanes ? kernels_step_workspace(d, t->lanes) : (d + 1) * t->stride},
-        {&t->targets, g->batch_size * t->lanes},
+        {&t->scratch, model_workspace(d)},
+        {&t->workspace, workspace_size(t)},
+        {&t->own_targets, g->batch_size * t->lanes},
+        {&t->own_teachers, d * d * t->lanes},
         {&t->columns, d * d},
+        {&t->schedules, SCHEDULE_KIND_COUNT * t->tile_max},
         {&t->blocks, slots * d * d},
         {&t->factors, slots},
-        {&t->norms, slots},
         {&t->phase_alignment, rows},
         {&t->phase_potential, rows},
         {&t->final_columns, g->run_count * d * d},
@@ -153,34 +196,91 @@ static int allocate(struct trainer *t, struct error *err)
     t->students = calloc((size_t)slots, sizeof *t->students);
     t->block_active = calloc((size_t)t->block_count, sizeof *t->block_active);
     t->teachers = calloc((size_t)g->run_count, sizeof *t->teachers);
-    if (!ok || t->results == NULL || t->students == NULL || t->block_active == NULL || t->teachers == NULL)
+    t->targets = calloc((size_t)g->run_count, sizeof *t->targets);
+    bool noise = false;
+    for (int64_t r = 0; r < g->run_count; ++r) {
+        noise = noise || t->runs[r].noise > 0;
+        t->has_schedules = t->has_schedules || t->runs[r].schedule != SCHEDULE_CONSTANT;
+    }
+    if (noise)
+        ok = (t->noise = linalg_new(t->stride)) != NULL && ok;
+    if (!ok || t->results == NULL || t->students == NULL || t->block_active == NULL || t->teachers == NULL ||
+        t->targets == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a group of %lld runs of dimension %lld",
                          (long long)g->run_count, (long long)d);
     return 0;
 }
 
-static int add_teacher(struct trainer *t, double norm, struct error *err)
+/* ret[n] = f(x_n) of a network of these columns: inputs [d][stride], ret [padded count]. */
+static void network_output(struct trainer *t, int64_t count, int64_t stride, const double *inputs,
+                           const double *columns, double *ret)
 {
-    const int64_t d = t->group.dimension;
+    const int64_t d = t->group.dimension, padded = kernels_padded(count);
+    if (t->group.in_lanes) {
+        t->kernels->fused->output(d, padded, stride, inputs, columns, ret);
+        return;
+    }
+    linalg_product(LINALG_PLAIN, count, d, d, inputs, stride, columns, d, 0, t->workspace, stride);
+    t->kernels->relu_sum(padded, d, stride, t->workspace, ret);
+}
+
+static void answer_test(struct trainer *t, struct teacher *teacher)
+{
+    double output[SAMPLES_PIECE] __attribute__((aligned(64)));
+    for (int64_t piece = 0, count, done = 0; done < t->group.test_samples; ++piece, done += count) {
+        const double *inputs = samples_test(t->samples, piece, &count);
+        network_output(t, count, SAMPLES_PIECE, inputs, teacher->columns, output);
+        memcpy(teacher->test + done, output, (size_t)count * sizeof *output);
+    }
+}
+
+static int add_teacher(struct trainer *t, const struct train_run *run, struct error *err)
+{
+    const struct train_group *g = &t->group;
+    const int64_t d = g->dimension;
     struct teacher *teacher = &t->teachers[t->teacher_count++];
-    teacher->norm = norm;
-    teacher->columns = linalg_new(d * d);
+    teacher->kind = run->teacher;
+    teacher->norm = run->teacher_norm;
+    teacher->columns = linalg_new(rng_padded(d * d));
     teacher->output = linalg_new(t->stride);
-    if (teacher->columns == NULL || teacher->output == NULL)
+    teacher->test = linalg_new(g->test_samples);
+    if (teacher->columns == NULL || teacher->output == NULL || teacher->test == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a teacher of dimension %lld", (long long)d);
-    model_teacher(&t->directions, d, norm, teacher->columns);
+    /* Of the same kind there may be one already, whose direction is this one's; to make it anew is cheap. */
+    model_teacher_direction(t->kernels, g->seed, g->replicate, d, run->teacher, g->teacher_rank,
+                            teacher->columns, t->scratch);
+    model_teacher(d, run->teacher_norm, teacher->columns);
+    answer_test(t, teacher);
     return landscape_new(t->kernels, d, teacher->columns, &teacher->landscape, err);
+}
+
+static int add_target(struct trainer *t, const struct train_run *run, struct error *err)
+{
+    const int64_t teacher = teacher_of(t, run);
+    if (teacher == t->teacher_count)
+        TRY(add_teacher(t, run, err));
+    struct target *target = &t->targets[t->target_count++];
+    *target = (struct target){.teacher = teacher, .noise = run->noise};
+    target->output = run->noise > 0 ? linalg_new(t->stride) : t->teachers[teacher].output;
+    if (target->output == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for a group's labels");
+    return 0;
+}
+
+static void free_doubles(double **doubles)
+{
+    free(*doubles);
 }
 
 /* Run r into an empty slot, with its columns. */
 static void place_run(struct trainer *t, int64_t slot, int64_t r, const double *columns)
 {
     const struct train_run *run = &t->runs[r];
-    const int64_t teacher = teacher_of(t, run->teacher_norm);
+    const int64_t target = target_of(t, run), teacher = t->targets[target].teacher;
+    ++t->targets[target].active;
     ++t->teachers[teacher].active;
-    t->students[slot] = (struct student){.run = r, .teacher = teacher};
-    t->factors[slot] = -2 * run->step_size / (double)t->group.batch_size;
-    t->norms[slot] = run->teacher_norm;
+    t->students[slot] = (struct student){.run = r, .teacher = teacher, .target = target};
+    t->factors[slot] = is_population(t) ? -run->step_size : -2 * run->step_size / (double)t->group.batch_size;
     set_columns(t, slot, columns);
     ++t->block_active[slot / t->lanes];
 }
@@ -188,13 +288,18 @@ static void place_run(struct trainer *t, int64_t slot, int64_t r, const double *
 static int place_runs(struct trainer *t, struct error *err)
 {
     const struct train_group *g = &t->group;
+    double *initial __attribute__((cleanup(free_doubles))) =
+        linalg_new(rng_padded(g->dimension * g->dimension));
+    if (initial == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for a group");
+    model_initial_direction(t->kernels, g->seed, g->replicate, g->dimension, initial);
     for (int64_t slot = 0; slot < slot_count(t); ++slot)
         t->students[slot].run = -1;
     for (int64_t r = 0; r < g->run_count; ++r) {
         const struct train_run *run = &t->runs[r];
-        if (teacher_of(t, run->teacher_norm) == t->teacher_count)
-            TRY(add_teacher(t, run->teacher_norm, err));
-        model_student(&t->directions, g->dimension, run->init_scale, run->link, t->columns);
+        if (target_of(t, run) == t->target_count)
+            TRY(add_target(t, run, err));
+        model_student(initial, g->dimension, run->init_scale, run->link, t->columns);
         place_run(t, r, r, t->columns);
         t->results[r] = (struct run_result){.outcome = OUTCOME_RUNNING,
                                             .converged_step = -1,
@@ -210,7 +315,8 @@ static int place_runs(struct trainer *t, struct error *err)
 static int64_t tile_steps(int64_t dimension, int64_t batch)
 {
     const int64_t most = 32, bytes = INT64_C(64) * 1024;
-    const int64_t steps = bytes / (int64_t)sizeof(double) / (dimension * batch);
+    const int64_t inputs = dimension * batch,
+                  steps = bytes / (int64_t)sizeof(double) / (inputs > 0 ? inputs : 1);
     return steps < 1 ? 1 : steps > most ? most : steps;
 }
 
@@ -237,16 +343,24 @@ int trainer_new(const struct kernels *kernels, const struct train_group *group, 
     t->lanes = group->in_lanes ? kernels->fused->lanes : 1;
     /* One more than they fill: see trainer_restore(). */
     t->block_count = (group->run_count + t->lanes - 1) / t->lanes + (t->lanes > 1);
-    t->tile_max = group->in_lanes ? tile_steps(d, batch) : 1;
+    t->tile_max = group->in_lanes || is_population(t) ? tile_steps(d, batch) : 1;
     t->stride = kernels_padded(t->tile_max * batch);
     /* The error costs d^2 operations a student where the step costs 4 B d^2: with few samples not at every
      * step. */
-    t->check_interval = (32 + batch - 1) / batch;
+    t->check_interval = batch > 0 ? (32 + batch - 1) / batch : 1;
     int code = allocate(t, err);
-    if (code == 0) {
-        model_directions(kernels, group->seed, group->replicate, d, &t->directions, t->scratch);
+    const struct samples_plan plan = {.seed = group->seed,
+                                      .replicate = group->replicate,
+                                      .dimension = d,
+                                      .input = group->input,
+                                      .batch = batch,
+                                      .data = group->data,
+                                      .test = group->test_samples,
+                                      .noise = t->noise != NULL};
+    if (code == 0)
+        code = samples_new(kernels, &plan, &t->samples, err);
+    if (code == 0)
         code = place_runs(t, err);
-    }
     if (code != 0) {
         trainer_free(t);
         return code;
@@ -262,29 +376,20 @@ void trainer_free(struct trainer *t)
     for (int64_t i = 0; i < t->teacher_count; ++i) {
         free(t->teachers[i].columns);
         free(t->teachers[i].output);
+        free(t->teachers[i].test);
         landscape_free(t->teachers[i].landscape);
     }
+    for (int64_t i = 0; i < t->target_count; ++i)
+        if (t->targets[i].noise > 0)
+            free(t->targets[i].output);
+    samples_free(t->samples);
     for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
         free(t->fields[f]);
-    void *arrays[] = {t->runs,
-                      t->record_steps,
-                      t->teachers,
-                      t->directions.teacher,
-                      t->directions.initial,
-                      t->inputs,
-                      t->scratch,
-                      t->workspace,
-                      t->targets,
-                      t->columns,
-                      t->blocks,
-                      t->students,
-                      t->factors,
-                      t->norms,
-                      t->block_active,
-                      t->results,
-                      t->phase_alignment,
-                      t->phase_potential,
-                      t->final_columns};
+    void *arrays[] = {t->runs,        t->record_steps,    t->teachers,        t->targets,
+                      t->inputs,      t->noise,           t->scratch,         t->workspace,
+                      t->own_targets, t->own_teachers,    t->columns,         t->schedules,
+                      t->blocks,      t->students,        t->factors,         t->block_active,
+                      t->results,     t->phase_alignment, t->phase_potential, t->final_columns};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
     free(t);
@@ -298,6 +403,18 @@ static void bring_clock_up(struct trainer *t)
     if (t->active > 0)
         t->share += (time - t->clock) / (double)t->active;
     t->clock = time;
+}
+
+/* The mean squared residual of t->columns over the test set. */
+static double test_loss(struct trainer *t, const struct teacher *teacher)
+{
+    double output[SAMPLES_PIECE] __attribute__((aligned(64))), sum = 0;
+    for (int64_t piece = 0, count, done = 0; done < t->group.test_samples; ++piece, done += count) {
+        const double *inputs = samples_test(t->samples, piece, &count), *wanted = teacher->test + done;
+        network_output(t, count, SAMPLES_PIECE, inputs, t->columns, output);
+        sum += t->kernels->squared_distance(count, output, wanted);
+    }
+    return sum / (double)t->group.test_samples;
 }
 
 /* The diagnostics of t->columns, a student's; also into the record's row if there is one to take. */
@@ -314,13 +431,15 @@ static double measure(struct trainer *t, const struct student *student, bool rec
     }
     const double values[RECORD_FIELD_COUNT] = {
         [RECORD_LOSS] = diagnostics.loss,
-        [RECORD_BATCH_LOSS] = NAN,
+        [RECORD_BATCH_LOSS] = is_population(t) ? diagnostics.loss : NAN,
         [RECORD_ERROR] = diagnostics.error,
         [RECORD_POTENTIAL] = diagnostics.potential,
         [RECORD_POTENTIAL_NORM] = diagnostics.potential_norm,
         [RECORD_ALIGNMENT] = diagnostics.alignment,
         [RECORD_GRADIENT_NORM] = diagnostics.gradient_norm,
         [RECORD_WEIGHT_NORM] = NAN,
+        [RECORD_TEST_LOSS] =
+            t->fields[RECORD_TEST_LOSS] != NULL ? test_loss(t, &t->teachers[student->teacher]) : NAN,
     };
     const int64_t at = student->run * g->record_count + t->next_record;
     ++t->records_done;
@@ -347,6 +466,7 @@ static void clear_slot(struct trainer *t, int64_t slot)
         student[k * t->lanes] = 0;
     t->factors[slot] = 0;
     --t->teachers[t->students[slot].teacher].active;
+    --t->targets[t->students[slot].target].active;
     t->students[slot].run = -1;
     --t->block_active[slot / t->lanes];
     t->has_gaps = true;
@@ -423,32 +543,52 @@ static void check(struct trainer *t, int64_t slot, int64_t at, bool record, doub
     end_run(t, slot, at, record);
 }
 
-/* The index of the teacher of all students of the block; -1 if they have several. */
-static int64_t common_teacher(const struct trainer *t, int64_t block)
+/* The teacher and the target of all students of a block; -1 where they have several. */
+struct common {
+    int64_t teacher, target;
+};
+
+static struct common common_of(const struct trainer *t, int64_t block)
 {
-    int64_t teacher = -1;
+    struct common ret = {-1, -1};
+    bool first = true;
     for (int64_t slot = block * t->lanes; slot < (block + 1) * t->lanes; ++slot) {
-        if (t->students[slot].run < 0)
+        const struct student *student = &t->students[slot];
+        if (student->run < 0)
             continue;
-        if (teacher >= 0 && t->students[slot].teacher != teacher)
-            return -1;
-        teacher = t->students[slot].teacher;
+        ret.teacher = first || ret.teacher == student->teacher ? student->teacher : -1;
+        ret.target = first || ret.target == student->target ? student->target : -1;
+        first = false;
     }
-    return teacher;
+    return ret;
 }
 
-static void check_block(struct trainer *t, int64_t block, int64_t common, int64_t at, bool record)
+/* What a block's students have in common; if that is not the teacher, own_teachers has them. */
+static struct common prepare_block(struct trainer *t, int64_t block)
+{
+    const int64_t d = t->group.dimension;
+    const struct common ret = common_of(t, block);
+    for (int64_t lane = 0; ret.teacher < 0 && lane < t->lanes; ++lane) {
+        const struct student *student = &t->students[block * t->lanes + lane];
+        const double *columns = student->run >= 0 ? t->teachers[student->teacher].columns : NULL;
+        for (int64_t k = 0; k < d * d; ++k)
+            t->own_teachers[k * t->lanes + lane] = columns != NULL ? columns[k] : 0;
+    }
+    return ret;
+}
+
+static void check_block(struct trainer *t, int64_t block, int64_t teacher, int64_t at, bool record)
 {
     const int64_t d = t->group.dimension, first = block * t->lanes;
     const bool closer = record || at == t->group.steps - t->group.steps / 4;
     const struct kernels_fused *fused = t->kernels->fused;
     double squares[KERNELS_LANES] = {0};
     if (!t->group.in_lanes)
-        squares[0] = t->kernels->squared_distance(d * d, block_of(t, block), t->teachers[common].columns);
-    else if (common >= 0)
-        fused->distances(d, t->teachers[common].columns, block_of(t, block), squares);
+        squares[0] = t->kernels->squared_distance(d * d, block_of(t, block), t->teachers[teacher].columns);
+    else if (teacher >= 0)
+        fused->distances(d, t->teachers[teacher].columns, block_of(t, block), squares);
     else
-        fused->distances_by_norm(d, t->directions.teacher, t->norms + first, block_of(t, block), squares);
+        fused->distances_from_own(d, t->own_teachers, block_of(t, block), squares);
     for (int64_t lane = 0; lane < t->lanes; ++lane) {
         const struct student *student = &t->students[first + lane];
         if (student->run >= 0 && (closer || !(squares[lane] > student->near && squares[lane] < student->far)))
@@ -458,68 +598,126 @@ static void check_block(struct trainer *t, int64_t block, int64_t common, int64_
 
 /* -- Steps ----------------------------------------------------------------------------------------- */
 
+/* The step size at a step, in units of a run's: the schedule's definition in config.h. */
+static double schedule_value(const struct train_group *g, enum schedule_kind schedule, int64_t step)
+{
+    static const double PI = 0x1.921fb54442d18p1;
+    switch (schedule) {
+    case SCHEDULE_INVERSE_TIME:
+        return 1 / (1 + (double)step / g->decay);
+    case SCHEDULE_COSINE:
+        return (1 + cos(PI * (double)step / (double)g->steps)) / 2;
+    default:
+        return 1;
+    }
+}
+
+static void set_schedules(struct trainer *t)
+{
+    for (int kind = 0; t->has_schedules && kind < SCHEDULE_KIND_COUNT; ++kind)
+        for (int64_t s = 0; s < t->tile_steps; ++s)
+            t->schedules[kind * t->tile_max + s] =
+                schedule_value(&t->group, (enum schedule_kind)kind, t->step + s);
+}
+
 /* The inputs of the tile, and what the teachers make of them. */
 static void draw_inputs(struct trainer *t)
 {
     const int64_t steps = t->tile_steps;
     const struct train_group *g = &t->group;
-    const int64_t d = g->dimension, batch = g->batch_size;
+    const int64_t batch = g->batch_size;
     const double start = stopwatch_now();
-    for (int64_t s = 0; s < steps; ++s)
-        model_inputs(t->kernels, g->seed, g->replicate, d, g->input, t->step + s, batch, t->stride,
-                     t->scratch, t->inputs + s * batch);
-    for (int64_t i = 0; i < t->teacher_count; ++i) {
-        const struct teacher *teacher = &t->teachers[i];
-        if (teacher->active == 0)
-            continue;
-        if (g->in_lanes) {
-            t->kernels->fused->output(d, kernels_padded(steps * batch), t->stride, t->inputs,
-                                      teacher->columns, teacher->output);
-        } else {
-            linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, teacher->columns, d, 0,
-                           t->workspace, t->stride);
-            t->kernels->relu_sum(t->stride, d, t->stride, t->workspace, teacher->output);
-        }
+    for (int64_t s = 0; s < steps; ++s) {
+        samples_step(t->samples, t->step + s, t->stride, t->inputs + s * batch);
+        if (t->noise != NULL)
+            samples_noise(t->samples, t->step + s, t->noise + s * batch);
+    }
+    for (int64_t i = 0; i < t->teacher_count; ++i)
+        if (t->teachers[i].active > 0)
+            network_output(t, steps * batch, t->stride, t->inputs, t->teachers[i].columns,
+                           t->teachers[i].output);
+    for (int64_t i = 0; i < t->target_count; ++i) {
+        const struct target *target = &t->targets[i];
+        const double *clean = t->teachers[target->teacher].output;
+        for (int64_t n = 0; target->noise > 0 && target->active > 0 && n < steps * batch; ++n)
+            target->output[n] = clean[n] + target->noise * t->noise[n];
     }
     t->times.inputs += stopwatch_now() - start;
 }
 
-/* squares [lanes]: sum of the residuals' squares. */
-static void step_block(struct trainer *t, int64_t block, int64_t common, int64_t tile_step, double *squares)
+/* The factor of a slot's gradient at a step of the tile. */
+static double factor_at(const struct trainer *t, int64_t slot, int64_t tile_step)
+{
+    const struct student *student = &t->students[slot];
+    if (!t->has_schedules || student->run < 0)
+        return t->factors[slot];
+    return t->factors[slot] * t->schedules[t->runs[student->run].schedule * t->tile_max + tile_step];
+}
+
+static void step_lanes(struct trainer *t, int64_t block, int64_t target, int64_t tile_step, double *squares)
 {
     const struct train_group *g = &t->group;
-    const int64_t d = g->dimension, batch = g->batch_size, first = block * t->lanes,
-                  sample = tile_step * batch;
-    if (g->in_lanes) {
-        struct kernels_step step = {.dimension = d,
-                                    .batch = batch,
-                                    .stride = t->stride,
-                                    .inputs = t->inputs + sample,
-                                    .target = t->targets,
-                                    .target_lanes = t->lanes,
-                                    .factor = t->factors + first,
-                                    .students = block_of(t, block),
-                                    .workspace = t->workspace,
-                                    .squares = squares};
-        if (common >= 0) {
-            step.target = t->teachers[common].output + sample;
-            step.target_lanes = 1;
-        } else {
-            for (int64_t lane = 0; lane < t->lanes; ++lane) {
-                const double *output = t->teachers[t->students[first + lane].teacher].output;
-                for (int64_t n = 0; n < batch; ++n)
-                    t->targets[n * t->lanes + lane] = output[sample + n];
-            }
+    const int64_t batch = g->batch_size, first = block * t->lanes, sample = tile_step * batch;
+    double factors[KERNELS_LANES] __attribute__((aligned(64)));
+    for (int64_t lane = 0; lane < t->lanes; ++lane)
+        factors[lane] = factor_at(t, first + lane, tile_step);
+    struct kernels_step step = {.dimension = g->dimension,
+                                .batch = batch,
+                                .stride = t->stride,
+                                .inputs = t->inputs + sample,
+                                .target = t->own_targets,
+                                .target_lanes = t->lanes,
+                                .factor = factors,
+                                .students = block_of(t, block),
+                                .workspace = t->workspace,
+                                .squares = squares};
+    if (target >= 0) {
+        step.target = t->targets[target].output + sample;
+        step.target_lanes = 1;
+    } else {
+        for (int64_t lane = 0; lane < t->lanes; ++lane) {
+            const double *output = t->targets[t->students[first + lane].target].output;
+            for (int64_t n = 0; n < batch; ++n)
+                t->own_targets[n * t->lanes + lane] = output[sample + n];
         }
-        t->kernels->fused->step(&step);
-        return;
     }
-    double *z = t->workspace, *residual = z + d * t->stride, *student = block_of(t, block);
-    linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, student, d, 0, z, t->stride);
-    t->kernels->gate(t->stride, d, t->stride, t->factors[first], t->teachers[common].output, z, residual);
+    t->kernels->fused->step(&step);
+}
+
+static void step_matrix(struct trainer *t, int64_t slot, int64_t tile_step, double *squares)
+{
+    const int64_t d = t->group.dimension, batch = t->group.batch_size;
+    const struct student *student = &t->students[slot];
+    double *z = t->workspace, *residual = z + d * t->stride, *columns = block_of(t, slot);
+    linalg_product(LINALG_PLAIN, batch, d, d, t->inputs, t->stride, columns, d, 0, z, t->stride);
+    t->kernels->gate(t->stride, d, t->stride, factor_at(t, slot, tile_step),
+                     t->targets[student->target].output, z, residual);
     *squares = t->kernels->dot(batch, residual, residual);
-    if (!t->students[first].leaving)
-        linalg_product(LINALG_TRANSPOSED, d, d, batch, t->inputs, t->stride, z, t->stride, 1, student, d);
+    if (!student->leaving)
+        linalg_product(LINALG_TRANSPOSED, d, d, batch, t->inputs, t->stride, z, t->stride, 1, columns, d);
+}
+
+static void step_population(struct trainer *t, int64_t slot, int64_t tile_step)
+{
+    const int64_t d = t->group.dimension;
+    const double factor = factor_at(t, slot, tile_step);
+    double *columns = block_of(t, slot), *gradient = t->workspace;
+    if (t->students[slot].leaving)
+        return;
+    landscape_gradient(t->teachers[t->students[slot].teacher].landscape, columns, gradient);
+    for (int64_t k = 0; k < d * d; ++k)
+        columns[k] += factor * gradient[k];
+}
+
+/* squares [lanes]: sum of the residuals' squares, where there are samples. */
+static void step_block(struct trainer *t, int64_t block, int64_t target, int64_t tile_step, double *squares)
+{
+    if (is_population(t))
+        step_population(t, block, tile_step);
+    else if (t->group.in_lanes)
+        step_lanes(t, block, target, tile_step, squares);
+    else
+        step_matrix(t, block, tile_step, squares);
 }
 
 /* A block's steps of a tile with no record in it. */
@@ -529,13 +727,13 @@ static void train_block(struct trainer *t, int64_t block)
     double squares[KERNELS_LANES];
     if (t->block_active[block] == 0)
         return;
-    const int64_t common = common_teacher(t, block);
+    const struct common common = prepare_block(t, block);
     for (int64_t s = 0; s < t->tile_steps && t->block_active[block] > 0; ++s) {
         const int64_t at = t->step + s;
         if (at % t->check_interval == 0 || at == quarter)
-            check_block(t, block, common, at, false);
+            check_block(t, block, common.teacher, at, false);
         if (t->block_active[block] > 0)
-            step_block(t, block, common, s, squares);
+            step_block(t, block, common.target, s, squares);
     }
 }
 
@@ -546,16 +744,17 @@ static void record_block(struct trainer *t, int64_t block)
     double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES];
     if (t->block_active[block] == 0)
         return;
-    const int64_t common = common_teacher(t, block);
-    check_block(t, block, common, t->step, true);
-    if (t->step < g->steps || batch_loss != NULL)
-        step_block(t, block, common, 0, squares);
+    const bool batches = batch_loss != NULL && !is_population(t);
+    const struct common common = prepare_block(t, block);
+    check_block(t, block, common.teacher, t->step, true);
+    if (t->step < g->steps || batches)
+        step_block(t, block, common.target, 0, squares);
     for (int64_t lane = 0; lane < t->lanes; ++lane) {
         const int64_t slot = block * t->lanes + lane;
         const struct student *student = &t->students[slot];
         if (student->run < 0)
             continue;
-        if (batch_loss != NULL)
+        if (batches)
             batch_loss[student->run * g->record_count + t->next_record] =
                 squares[lane] / (double)g->batch_size;
         if (student->leaving)
@@ -578,9 +777,9 @@ static void fill_gaps(struct trainer *t)
         set_columns(t, to, t->columns);
         t->students[to] = t->students[from];
         t->factors[to] = t->factors[from];
-        t->norms[to] = t->norms[from];
         ++t->block_active[to / t->lanes];
         ++t->teachers[t->students[to].teacher].active;
+        ++t->targets[t->students[to].target].active;
         clear_slot(t, from);
         t->has_gaps = false;
     }
@@ -601,6 +800,9 @@ static int64_t next_tile_steps(const struct trainer *t)
 static void begin_tile(struct trainer *t)
 {
     t->tile_steps = next_tile_steps(t);
+    set_schedules(t);
+    if (is_population(t))
+        return;
     if (t->step < t->group.steps || t->fields[RECORD_BATCH_LOSS] != NULL)
         draw_inputs(t);
 }
@@ -867,8 +1069,12 @@ bool trainer_restore(struct trainer *t, const void *state, int64_t size, const i
 struct trainer_progress trainer_progress(const struct trainer *t)
 {
     const struct train_group *g = &t->group;
-    const double step = cost_step(g->dimension, g->batch_size, g->in_lanes),
-                 record = cost_record(g->dimension);
+    const struct cost_shape shape = {.dimension = g->dimension,
+                                     .batch_size = g->batch_size,
+                                     .in_lanes = g->in_lanes,
+                                     .population = is_population(t),
+                                     .test = g->test_samples};
+    const double step = cost_step(&shape), record = cost_record(&shape);
     const double all = ((double)g->steps * step + (double)g->record_count * record) * (double)g->run_count;
     return (struct trainer_progress){.done = (t->steps_done * step + t->records_done * record) / all,
                                      .saved = (t->steps_saved * step + t->records_saved * record) / all};
@@ -904,6 +1110,5 @@ void trainer_student(const struct trainer *t, int64_t run, double *ret)
 
 void trainer_teacher(const struct trainer *t, int64_t run, double *ret)
 {
-    weights_as_rows(t->group.dimension, t->teachers[teacher_of(t, t->runs[run].teacher_norm)].columns, 1,
-                    ret);
+    weights_as_rows(t->group.dimension, t->teachers[teacher_of(t, &t->runs[run])].columns, 1, ret);
 }

@@ -7,6 +7,7 @@
 #include "sgdmap/linalg.h"
 #include "sgdmap/model.h"
 #include "sgdmap/rng.h"
+#include "sgdmap/samples.h"
 #include "sgdmap/train.h"
 
 void probe_setup(void);
@@ -14,15 +15,16 @@ const char *probe_family(void);
 int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int purpose,
                   int64_t step, int64_t count, double *ret);
 int probe_inputs(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int input,
-                 int64_t step, int64_t batch, double *ret);
-int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teacher_norm, double init_scale,
-                int link, double *teacher, double *student);
+                 int64_t step, int64_t batch, int64_t data, double *ret, double *noise);
+void probe_permutation(uint64_t seed, int64_t replicate, int64_t dimension, int64_t epoch, int64_t count,
+                       uint32_t *ret);
+int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, int kind, int64_t rank,
+                double teacher_norm, double init_scale, int link, double *teacher, double *student);
 int probe_landscape(const char *isa, int64_t dimension, const double *teacher, const double *student,
                     double *values, double *gradient);
 double probe_spectral_norm(int64_t dimension, const double *a);
-int probe_train(const char *isa, const int64_t *integers, double tolerance, const double *reals,
-                const int64_t *links, double slice, double *fields, int64_t *outcomes, double *finals,
-                double *students);
+int probe_train(const char *isa, const int64_t *integers, const double *scalars, const double *reals,
+                const int64_t *kinds, double *fields, int64_t *outcomes, double *finals, double *students);
 
 void probe_setup(void)
 {
@@ -51,37 +53,62 @@ int probe_normals(const char *isa, uint64_t seed, int64_t replicate, int64_t dim
     return 0;
 }
 
-/* ret [dimension][batch] */
+/* ret [dimension][batch]; data: of the training set, or 0; data -1: the first `batch` samples of the test set. noise [batch],
+ * may be NULL. */
 int probe_inputs(const char *isa, uint64_t seed, int64_t replicate, int64_t dimension, int input,
-                 int64_t step, int64_t batch, double *ret)
+                 int64_t step, int64_t batch, int64_t data, double *ret, double *noise)
 {
     const struct kernels *kernels = kernels_select(isa);
     if (kernels == NULL)
         return -1;
-    double *scratch = linalg_new(model_inputs_scratch(dimension, batch));
-    if (scratch == NULL)
-        return 1;
-    model_inputs(kernels, seed, replicate, dimension, (enum input_kind)input, step, batch, batch, scratch,
-                 ret);
-    free(scratch);
+    const struct samples_plan plan = {.seed = seed,
+                                      .replicate = replicate,
+                                      .dimension = dimension,
+                                      .input = (enum input_kind)input,
+                                      .batch = data < 0 ? 0 : batch,
+                                      .data = data < 0 ? 0 : data,
+                                      .test = data < 0 ? batch : 0,
+                                      .noise = noise != NULL};
+    struct samples *samples;
+    int code = samples_new(kernels, &plan, &samples, NULL);
+    if (code != 0)
+        return code;
+    for (int64_t piece = 0, done = 0, count; data < 0 && done < batch; ++piece, done += count) {
+        const double *x = samples_test(samples, piece, &count);
+        for (int64_t c = 0; c < dimension; ++c)
+            memcpy(ret + c * batch + done, x + c * SAMPLES_PIECE, (size_t)count * sizeof *ret);
+    }
+    if (data >= 0)
+        samples_step(samples, step, batch, ret);
+    if (noise != NULL)
+        samples_noise(samples, step, noise);
+    samples_free(samples);
     return 0;
 }
 
-/* teacher, student [d][d], columns */
-int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, double teacher_norm, double init_scale,
-                int link, double *teacher, double *student)
+/* ret [count] */
+void probe_permutation(uint64_t seed, int64_t replicate, int64_t dimension, int64_t epoch, int64_t count,
+                       uint32_t *ret)
 {
-    struct model_directions directions = {linalg_new(rng_padded(dimension * dimension)),
-                                          linalg_new(rng_padded(dimension * dimension))};
-    double *workspace = linalg_new(linalg_spectral_workspace(dimension));
-    int code = directions.teacher == NULL || directions.initial == NULL || workspace == NULL;
+    rng_permutation(rng_key(seed, replicate, dimension, RNG_SHUFFLE), (uint64_t)epoch, count, ret);
+}
+
+/* teacher, student [d][d], columns */
+int probe_model(uint64_t seed, int64_t replicate, int64_t dimension, int kind, int64_t rank,
+                double teacher_norm, double init_scale, int link, double *teacher, double *student)
+{
+    double *direction = linalg_new(rng_padded(dimension * dimension)),
+           *workspace = linalg_new(model_workspace(dimension));
+    const int code = direction == NULL || workspace == NULL;
     if (!code) {
-        model_directions(kernels_select(NULL), seed, replicate, dimension, &directions, workspace);
-        model_teacher(&directions, dimension, teacher_norm, teacher);
-        model_student(&directions, dimension, init_scale, (enum link_kind)link, student);
+        model_teacher_direction(kernels_select(NULL), seed, replicate, dimension, (enum teacher_kind)kind,
+                                rank, direction, workspace);
+        memcpy(teacher, direction, (size_t)(dimension * dimension) * sizeof *teacher);
+        model_teacher(dimension, teacher_norm, teacher);
+        model_initial_direction(kernels_select(NULL), seed, replicate, dimension, direction);
+        model_student(direction, dimension, init_scale, (enum link_kind)link, student);
     }
-    free(directions.teacher);
-    free(directions.initial);
+    free(direction);
     free(workspace);
     return code;
 }
@@ -112,13 +139,13 @@ double probe_spectral_norm(int64_t dimension, const double *a)
     return norm;
 }
 
-/* integers: dimension, batch, seed, replicate, steps, record_count, run_count, in_lanes, input. reals [runs][3]: step_size,
- * init_scale, teacher_norm. fields [RECORD_FIELD_COUNT][runs][records]; outcomes [runs][4]: outcome,
+/* integers: dimension, batch, seed, replicate, steps, record_count, run_count, in_lanes, input, gradient, data,
+ * test_samples, teacher_rank. scalars: tolerance, decay, s a slice. reals [runs][4]: step_size, init_scale, teacher_norm,
+ * noise. kinds [runs][3]: link, teacher, schedule. fields [RECORD_FIELD_COUNT][runs][records]; outcomes [runs][4]: outcome,
  * steps_done, converged_step, phase2_step; finals [runs][3]: final_error, final_loss, wall_time; students
  * [runs][d][d] rows. */
-int probe_train(const char *isa, const int64_t *integers, double tolerance, const double *reals,
-                const int64_t *links, double slice, double *fields, int64_t *outcomes, double *finals,
-                double *students)
+int probe_train(const char *isa, const int64_t *integers, const double *scalars, const double *reals,
+                const int64_t *kinds, double *fields, int64_t *outcomes, double *finals, double *students)
 {
     const int64_t d = integers[0], runs = integers[6], records = integers[5];
     struct train_run *list = calloc((size_t)runs, sizeof *list);
@@ -127,10 +154,13 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
     int code = list == NULL || steps == NULL;
     if (!code) {
         for (int64_t r = 0; r < runs; ++r)
-            list[r] = (struct train_run){.step_size = reals[3 * r],
-                                         .init_scale = reals[3 * r + 1],
-                                         .teacher_norm = reals[3 * r + 2],
-                                         .link = (enum link_kind)links[r]};
+            list[r] = (struct train_run){.step_size = reals[4 * r],
+                                         .init_scale = reals[4 * r + 1],
+                                         .teacher_norm = reals[4 * r + 2],
+                                         .noise = reals[4 * r + 3],
+                                         .link = (enum link_kind)kinds[3 * r],
+                                         .teacher = (enum teacher_kind)kinds[3 * r + 1],
+                                         .schedule = (enum schedule_kind)kinds[3 * r + 2]};
         record_steps(integers[4], records, steps);
         struct train_group group = {.dimension = d,
                                     .batch_size = integers[1],
@@ -139,20 +169,28 @@ int probe_train(const char *isa, const int64_t *integers, double tolerance, cons
                                     .seed = (uint64_t)integers[2],
                                     .replicate = integers[3],
                                     .steps = integers[4],
-                                    .tolerance = tolerance,
+                                    .gradient = (enum gradient_kind)integers[9],
+                                    .data = integers[10],
+                                    .test_samples = integers[11],
+                                    .teacher_rank = integers[12],
+                                    .tolerance = scalars[0],
+                                    .decay = scalars[1],
                                     .record_count = records,
                                     .record_steps = steps,
-                                    .fields = (1u << RECORD_FIELD_COUNT) - 1,
+                                    .fields = (1u << RECORD_FIELD_COUNT) - 1 -
+                                              (integers[11] > 0 ? 0 : 1u << RECORD_TEST_LOSS),
                                     .run_count = runs,
                                     .runs = list};
         code = trainer_new(kernels_select(isa), &group, &trainer, NULL);
     }
     if (!code) {
-        while (!trainer_advance(trainer, slice))
+        while (!trainer_advance(trainer, scalars[2]))
             ;
         for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
-            memcpy(fields + f * runs * records, trainer_field(trainer, (enum record_field)f),
-                   (size_t)(runs * records) * sizeof *fields);
+            for (int64_t at = 0; at < runs * records; ++at) {
+                const double *field = trainer_field(trainer, (enum record_field)f);
+                fields[f * runs * records + at] = field != NULL ? field[at] : 0;
+            }
         for (int64_t r = 0; r < runs; ++r) {
             const struct run_result *result = &trainer_results(trainer)[r];
             outcomes[4 * r] = result->outcome;

@@ -134,8 +134,12 @@ static void names(void **state)
     assert_string_equal(link_kind_name(LINK_NONE), "none");
     assert_string_equal(input_kind_name(INPUT_GAUSSIAN), "gaussian");
     assert_string_equal(weights_kind_name(WEIGHTS_FINAL), "final");
-    const char *const axes[] = {"dimension", "batch_size", "input",     "teacher_norm",
-                                "link",      "step_size",  "init_scale"};
+    assert_string_equal(gradient_kind_name(GRADIENT_POPULATION), "population");
+    assert_string_equal(teacher_kind_name(TEACHER_LOW_RANK), "low_rank");
+    assert_string_equal(schedule_kind_name(SCHEDULE_INVERSE_TIME), "inverse_time");
+    const char *const axes[] = {"dimension", "batch_size", "gradient",     "data",
+                                "input",     "teacher",    "teacher_norm", "link",
+                                "noise",     "schedule",   "step_size",    "init_scale"};
     for (int a = 0; a < AXIS_COUNT; a++)
         assert_string_equal(axis_name((enum axis_id)a), axes[a]);
 }
@@ -182,8 +186,13 @@ static void defaults(void **state)
     ASSERT_AXIS(&config.axes[AXIS_INPUT], INPUT_GAUSSIAN);
     assert_int_equal(config.replicates, 1);
     assert_int_equal(config.record_count, 64);
-    assert_int_equal(config.fields, (1u << RECORD_FIELD_COUNT) - 1);
+    assert_int_equal(config.fields, (1u << RECORD_TEST_LOSS) - 1); /* without a test set */
     assert_int_equal(config.weights, WEIGHTS_NONE);
+    assert_true(config.test_samples == 0 && config.teacher_rank == 0 && config.decay == 0);
+    for (int a = 0; a < AXIS_COUNT; a++)
+        assert_true(config_has_axis(&config, (enum axis_id)a) ==
+                    (a != AXIS_GRADIENT && a != AXIS_DATA && a != AXIS_TEACHER && a != AXIS_NOISE &&
+                     a != AXIS_SCHEDULE));
     assert_true(config.checkpoint_interval == 60.0);
     assert_int_equal(config.file_alignment, 1);
     assert_int_equal(config.file_threshold, 1048576);
@@ -380,8 +389,9 @@ static void wrong_keys(void **state)
     refuse_line(4, "  step_size:\n    log: [1, 2]\n    cuont: 3",
                 "sweep.yaml:6: grid.step_size.cuont: unknown key; did you mean count?");
     refuse_line(4, "  <<: 1",
-                "sweep.yaml:4: grid.<<: unknown key; expected one of dimension, batch_size, input, "
-                "teacher_norm, link, step_size, init_scale, replicates");
+                "sweep.yaml:4: grid.<<: unknown key; expected one of dimension, batch_size, "
+                "gradient, data, input, teacher, teacher_norm, link, noise, schedule, step_size, init_scale, "
+                "replicates");
 
     refuse_line(4, "", "sweep.yaml:2: grid: the key step_size is missing");
     refuse_line(1, "", "sweep.yaml:2: the key seed is missing");
@@ -505,7 +515,7 @@ static void wrong_values(void **state)
                 "sweep.yaml:11: output.fields: los is not known; did you mean loss?");
     refuse_line(11, "output: {fields: [speed]}",
                 "sweep.yaml:11: output.fields: speed is not known; expected one of loss, batch_loss, error, "
-                "potential, potential_norm, alignment, gradient_norm, weight_norm");
+                "potential, potential_norm, alignment, gradient_norm, weight_norm, test_loss");
     refuse_line(11, "output: {weights: all}",
                 "sweep.yaml:11: output.weights: all is not known; expected one of none, final");
 
@@ -795,7 +805,7 @@ static void wrong_overrides(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refuse_bytes(text, strlen(text), cases[i][0], ERROR_ARGUMENT, cases[i][1]);
     refuse_bytes("seed: 1\n", 8, "grid.dimension=1", ERROR_ARGUMENT,
-                 "--set grid.dimension=1: grid: the key batch_size is missing");
+                 "--set grid.dimension=1: grid: the key teacher_norm is missing");
     refuse_bytes("grid: 5\n", 8, "grid.dimension=1", ERROR_ARGUMENT,
                  "sweep.yaml:1: grid: expected a map of keys; a part of it is set on the command line");
     refuse_bytes("[5]\n", 4, "grid.dimension=1", ERROR_ARGUMENT,
@@ -868,6 +878,153 @@ static void the_digest_is_xxh128_of_the_canonical_text(void **state)
         snprintf(expected + 2 * i, 3, "%02x", bytes.digest[i]);
     digest_of(minimal, "grid.teacher_norm=[0.5, 2]", digest);
     assert_string_equal(digest, expected);
+}
+
+/* Keys that are younger than the first files count only where they are not at their defaults, so that those files are still
+ * the ones of their configs. */
+static void later_keys_count_where_they_are_used(void **state)
+{
+    (void)state;
+    char before[CONFIG_DIGEST_SIZE], digest[CONFIG_DIGEST_SIZE];
+    digest_of(minimal, NULL, before);
+    static const char *const same[] = {"grid.gradient=minibatch", "grid.data=online",
+                                       "grid.teacher=gaussian",   "grid.noise=0",
+                                       "grid.noise=[-0.0e3]",     "grid.schedule=[constant]",
+                                       "grid.data=[online]",      "grid.schedule=constant"};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        digest_of(minimal, same[i], digest);
+        assert_string_equal(digest, before);
+    }
+    static const char *const other[] = {
+        "grid.gradient=[minibatch, population]",
+        "grid.data=100",
+        "grid.data=[100, online]",
+        "grid.data=100\ntraining.test_samples=77",
+        "grid.teacher=orthogonal",
+        "grid.teacher=low_rank",
+        "grid.teacher=low_rank\ntraining.teacher_rank=2",
+        "grid.noise=0.1",
+        "grid.noise=[0, 0.1]",
+        "grid.schedule=cosine",
+        "grid.schedule=inverse_time",
+        "grid.schedule=inverse_time\ntraining.decay=50",
+        "training.test_samples=77",
+    };
+    char digests[sizeof other / sizeof *other][CONFIG_DIGEST_SIZE];
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        digest_of(minimal, other[i], digests[i]);
+        assert_string_not_equal(digests[i], before);
+        for (size_t k = 0; k < i; k++)
+            assert_string_not_equal(digests[i], digests[k]);
+    }
+    /* A default that follows from another key is that key's value written out. */
+    digest_of(minimal, "grid.schedule=inverse_time\ntraining.decay=100", digest);
+    assert_string_equal(digest, digests[10]);
+    digest_of(minimal, "grid.teacher=low_rank\ntraining.teacher_rank=1", digest);
+    assert_string_equal(digest, digests[5]);
+    digest_of(minimal, "grid.data=100\ntraining.test_samples=1e4", digest);
+    assert_string_equal(digest, digests[1]);
+}
+
+static void later_keys_are_read(void **state)
+{
+    (void)state;
+    struct config config =
+        parse(minimal, "grid.gradient=[population, minibatch]\ngrid.teacher=[diagonal, low_rank]\n"
+                       "grid.schedule=[cosine, inverse_time]\ntraining.teacher_rank=3");
+    ASSERT_AXIS(&config.axes[AXIS_GRADIENT], GRADIENT_POPULATION, GRADIENT_MINIBATCH);
+    ASSERT_AXIS(&config.axes[AXIS_TEACHER], TEACHER_DIAGONAL, TEACHER_LOW_RANK);
+    ASSERT_AXIS(&config.axes[AXIS_SCHEDULE], SCHEDULE_COSINE, SCHEDULE_INVERSE_TIME);
+    assert_int_equal(config.teacher_rank, 3);
+    assert_true(config.decay == 100); /* a tenth of the steps */
+    assert_true(config_has_axis(&config, AXIS_TEACHER) && !config_has_axis(&config, AXIS_NOISE));
+    char text[32];
+    assert_string_equal(axis_value_text(AXIS_TEACHER, TEACHER_LOW_RANK, text), "low_rank");
+    assert_string_equal(axis_value_text(AXIS_DATA, 0, text), "online");
+    assert_string_equal(axis_value_text(AXIS_DATA, 1e5, text), "100000");
+    assert_string_equal(axis_value_text(AXIS_NOISE, 0, text), "0");
+    config_done(&config);
+
+    config = parse(minimal, "grid.data=[1e5, online, 20]\ngrid.noise={linear: [0, 1], count: 3}");
+    ASSERT_AXIS(&config.axes[AXIS_DATA], 100000, 0, 20);
+    ASSERT_AXIS(&config.axes[AXIS_NOISE], 0, 0.5, 1);
+    assert_int_equal(config.test_samples, 10000);
+    assert_int_equal(config.fields, (1u << RECORD_FIELD_COUNT) - 1);
+    config_done(&config);
+
+    config = parse(minimal, "grid.data={log: [100, 10000], count: 3}\noutput.fields=[loss]");
+    ASSERT_AXIS(&config.axes[AXIS_DATA], 100, 1000, 10000);
+    assert_true(config.test_samples == 0 && config.fields == 1u << RECORD_LOSS);
+    config_done(&config);
+
+    config = parse(
+        "seed: 1\ngrid: {dimension: 3, step_size: 1, init_scale: 1, teacher_norm: 1, gradient: population}\n"
+        "training: {steps: 10, tolerance: 1, test_samples: 50}\n",
+        NULL);
+    ASSERT_AXIS(&config.axes[AXIS_BATCH_SIZE], 0);
+    assert_int_equal(config.test_samples, 50);
+    config_done(&config);
+}
+
+/* What makes no sense is refused with the reason. */
+static void wrong_combinations(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"grid.gradient=population", "sweep.yaml:7: grid.batch_size: with grid.gradient population, the "
+                                     "exact gradient in closed form, which draws "
+                                     "no samples: leave the key out"},
+        {"grid.gradient=[minibatch, population]\ngrid.batch_size=[1, 2]",
+         "--set grid.batch_size=[1, 2]: grid.batch_size: 2 values with grid.gradient population, the exact "
+         "gradient in "
+         "closed form: its runs would be the same for each; expected one value"},
+        {"grid.gradient=[minibatch, population]\ngrid.data=[online, 100]",
+         "--set grid.data=[online, 100]: grid.data: 100 with grid.gradient population, the exact gradient in "
+         "closed "
+         "form, which draws no samples; expected online, or minibatch alone"},
+        {"grid.gradient=[population, minibatch]\ngrid.noise=[0, 0.25]",
+         "--set grid.noise=[0, 0.25]: grid.noise: 0.25 with grid.gradient population, the exact gradient in "
+         "closed form, "
+         "in which the noise of labels averages out; expected 0"},
+        {"grid.gradient=[minibatch, population]\ngrid.input=[sphere, uniform]",
+         "--set grid.input=[sphere, uniform]: grid.input: uniform with grid.gradient population, the exact "
+         "gradient in "
+         "closed form, which holds for inputs invariant under rotations: gaussian, sphere, student_t"},
+        {"grid.data=[100, 15]", "sweep.yaml:7: grid.batch_size: 16 is more than the 15 samples of grid.data"},
+        {"grid.teacher=[gaussian, low_rank]\ntraining.teacher_rank=11",
+         "--set training.teacher_rank=11: training.teacher_rank: 11 is more than the dimension 10 in "
+         "grid.dimension"},
+        {"training.teacher_rank=2", "--set training.teacher_rank=2: training.teacher_rank: has no effect: "
+                                    "low_rank is not in grid.teacher"},
+        {"grid.schedule=cosine\ntraining.decay=2",
+         "--set training.decay=2: training.decay: has no effect: inverse_time is not in grid.schedule"},
+        {"output.fields=[loss, test_loss]",
+         "--set output.fields=[loss, test_loss]: output.fields: test_loss without a test set; expected "
+         "training.test_samples"},
+        {"output.fields=loss\ntraining.test_samples=5",
+         "--set training.test_samples=5: training.test_samples: has no effect: test_loss is not in "
+         "output.fields"},
+        {"grid.data=offline",
+         "--set grid.data=offline: grid.data: offline is not an integer in [1, 100000000] or online"},
+        {"grid.data=0", "--set grid.data=0: grid.data: 0 is not in [1, 100000000] or online"},
+        {"grid.data=[online, online]", "--set grid.data=[online, online]: grid.data: online stands twice; "
+                                       "the values of a list are distinct"},
+        {"grid.noise=-1", "--set grid.noise=-1: grid.noise: -1 is not in [0, 1e+06]"},
+        {"grid.teacher=lowrank",
+         "--set grid.teacher=lowrank: grid.teacher: lowrank is not known; did you mean low_rank?"},
+        {"training.decay=0", "--set training.decay=0: training.decay: 0 is not in (0, 1e+12]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refuse_bytes(minimal, strlen(minimal), cases[i][0], ERROR_ARGUMENT, cases[i][1]);
+    static const char exact[] =
+        "seed: 1\ngrid: {dimension: 3, step_size: 1, init_scale: 1, teacher_norm: 1, gradient: population}\n"
+        "training: {steps: 10, tolerance: 1}\n";
+    refuse_bytes(exact, strlen(exact), "grid.data=online", ERROR_ARGUMENT,
+                 "--set grid.data=online: grid.data: with grid.gradient population, the exact gradient in "
+                 "closed form, "
+                 "which draws no samples: leave the key out");
+    refuse_bytes(exact, strlen(exact), "grid.gradient=minibatch", ERROR_ARGUMENT,
+                 "sweep.yaml:2: grid: the key batch_size is missing");
 }
 
 static void each_key_counts(void **state)
@@ -1104,6 +1261,9 @@ int main(void)
         cmocka_unit_test(wrong_overrides),
         cmocka_unit_test(equal_meaning_equal_digest),
         cmocka_unit_test(the_digest_is_xxh128_of_the_canonical_text),
+        cmocka_unit_test(later_keys_count_where_they_are_used),
+        cmocka_unit_test(later_keys_are_read),
+        cmocka_unit_test(wrong_combinations),
         cmocka_unit_test(each_key_counts),
         cmocka_unit_test(numbers_do_not_depend_on_the_locale),
         cmocka_unit_test(damaged_texts_are_answered),

@@ -67,9 +67,9 @@ def normals_by_numpy(count, seed, replicate, dimension, purpose, step):
     return in_stream(pairs)[:count]
 
 
-def inputs_by_numpy(law, seed, replicate, d, step, batch):
+def inputs_by_numpy(law, seed, replicate, d, step, batch, purpose=probe.INPUT):
     """[batch][d], from the definitions in include/sgdmap/config.h and kernels.h."""
-    purpose = probe.INPUTS.index(law)
+    purpose += probe.INPUTS.index(law)
     if law in ("gaussian", "sphere", "student_t"):
         pitch = d + 5 if law == "student_t" else d
         z = normals_by_numpy(batch * pitch, seed, replicate, d, purpose, step).reshape(batch, pitch)
@@ -472,16 +472,24 @@ def test_loss_and_gradient_against_monte_carlo(d, link):
 # -- Training ----------------------------------------------------------------------------------------------------------
 
 
-def sgd_by_numpy(run, d, batch, steps, seed=1, replicate=0, law="gaussian"):
+def schedule_by_numpy(kind, step, steps, decay):
+    return [1, 1 / (1 + step / decay), (1 + np.cos(np.pi * step / steps)) / 2][kind]
+
+
+def sgd_by_numpy(run, d, batch, steps, seed=1, replicate=0, law="gaussian", data=0, rank=1, decay=1.0):
     """Yields (step, A, batch_loss) at every step, the last without an update after it."""
-    teacher, student = probe.model(seed, replicate, d, run.teacher_norm, run.init_scale, run.link)
+    teacher, student = probe.model(seed, replicate, d, run.teacher_norm, run.init_scale, run.link, run.teacher, rank)
     student = student.copy()
     for step in range(steps + 1):
-        x = probe.inputs(seed, replicate, d, step, batch, law)
+        x = probe.inputs(seed, replicate, d, step, batch, law, data=data)
         z = x @ student
-        residual = np.maximum(z, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
+        labels = np.maximum(x @ teacher, 0).sum(axis=1)
+        if run.noise:
+            labels += run.noise * probe.noise(seed, replicate, d, step, batch, data)
+        residual = np.maximum(z, 0).sum(axis=1) - labels
         yield step, student, (residual**2).mean()
-        student -= run.step_size * 2 / batch * x.T @ (residual[:, None] * (z > 0))
+        rate = run.step_size * schedule_by_numpy(run.schedule, step, steps, decay)
+        student -= rate * 2 / batch * x.T @ (residual[:, None] * (z > 0))
 
 
 SHAPES = [(1, 4), (2, 1), (3, 7), (10, 16), (20, 33), (50, 200), (40, 300), (130, 64)]
@@ -543,6 +551,187 @@ def test_where_the_exact_loss_and_gradient_hold(law):
         assert deviation < 5 and deviations.max() < 5
     else:
         assert max(deviation, deviations.max()) > 20
+
+
+# -- Sets of samples, noise, teachers, schedules, the population's gradient -------------------------------------------
+
+
+def shuffled_by_numpy(seed, replicate, d, epoch, count):
+    """Fisher and Yates's shuffle with the stream's words."""
+    words = wide_words(2 * count, seed, replicate, d, probe.SHUFFLE, epoch).reshape(-1)
+    order = list(range(count))
+    for drawn, rest in enumerate(range(count, 1, -1)):
+        picked = int(words[drawn]) * rest >> 64
+        order[rest - 1], order[picked] = order[picked], order[rest - 1]
+    return np.array(order)
+
+
+def uniform_by_numpy(seed, replicate, d, purpose, step, count):
+    words = in_stream(wide_words(count, seed, replicate, d, purpose, step).T)[:count]
+    return 2 * (words >> np.uint64(12)).astype(float) * 2.0**-52 - 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 1000])
+def test_the_order_of_an_epoch(count):
+    for seed, epoch in ((1, 0), (2**63 + 9, 2**33 + 5)):
+        order = probe.permutation(seed, 3, 10, epoch, count)
+        assert sorted(order) == list(range(count)) and np.array_equal(order, shuffled_by_numpy(seed, 3, 10, epoch, count))
+    orders = [probe.permutation(1, 0, 10, epoch, count) for epoch in range(4)]
+    assert count < 1000 or len({tuple(order) for order in orders}) == 4
+
+
+def test_orders_are_equally_likely():
+    """Chi squared over the 24 orders of four samples."""
+    epochs = 24_000
+    codes = [tuple(probe.permutation(1, 0, 10, epoch, 4)) for epoch in range(epochs)]
+    counts = np.unique(codes, axis=0, return_counts=True)[1]
+    assert len(counts) == 24 and ((counts - 1000) ** 2 / 1000).sum() < stats.chi2(23).ppf(0.9999)
+
+
+@pytest.mark.parametrize("law", probe.INPUTS)
+def test_a_training_set_is_gone_through_by_epochs(law):
+    seed, replicate, d, batch, count = 5, 2, 7, 4, 18  # four steps an epoch, two samples left out
+    every = np.concatenate([inputs_by_numpy(law, seed, replicate, d, n, 1, probe.DATA) for n in range(count)])
+    seen = [probe.inputs(seed, replicate, d, step, batch, law, data=count) for step in range(9)]
+    for epoch in range(2):
+        order = probe.permutation(seed, replicate, d, epoch, count)
+        for step in range(4):
+            np.testing.assert_allclose(seen[4 * epoch + step], every[order[step * batch : (step + 1) * batch]], rtol=1e-13, atol=1e-13)
+    first, second = (np.concatenate(seen[4 * epoch : 4 * epoch + 4]) for epoch in range(2))
+    assert len(np.unique(first, axis=0)) == 16 or law == "rademacher", "without replacement"
+    assert not np.array_equal(first, second)
+    expected = np.concatenate([inputs_by_numpy(law, seed, replicate, d, n, 1, probe.TEST) for n in range(600)])
+    np.testing.assert_allclose(probe.test_set(seed, replicate, d, 600, law), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_set_too_large_to_keep_has_the_same_samples():
+    """Beyond 256 MiB each sample is drawn when it is wanted: here sample 3 of both sets."""
+    d, few, many = 300, 10, 120_000
+    small = {n: probe.inputs(1, 0, d, 0, few, data=few)[i] for i, n in enumerate(probe.permutation(1, 0, d, 0, few))}
+    order = probe.permutation(1, 0, d, 0, many)
+    step, place = divmod(int(np.flatnonzero(order == 3)[0]), few)
+    assert np.array_equal(probe.inputs(1, 0, d, step, few, data=many)[place], small[3])
+    assert np.array_equal(probe.test_set(1, 0, d, many)[3], probe.test_set(1, 0, d, few)[3])
+
+
+def test_noise_of_labels():
+    for seed, step, batch in ((1, 0, 40), (2**63 + 9, 2**33 + 5, 3)):
+        expected = uniform_by_numpy(seed, 2, 10, probe.NOISE, step, batch)
+        for isa in probe.isas():
+            np.testing.assert_allclose(probe.noise(seed, 2, 10, step, batch, isa=isa), expected, rtol=4 * EPS, atol=4 * EPS)
+    every = uniform_by_numpy(1, 2, 10, probe.DATA_NOISE, 0, 50)
+    for step in (0, 1, 7):
+        order = probe.permutation(1, 2, 10, step // 2, 50)
+        np.testing.assert_allclose(probe.noise(1, 2, 10, step, 20, data=50), every[order[step % 2 * 20 :][:20]], rtol=4 * EPS, atol=4 * EPS)
+    many = probe.noise(3, 0, 10, 0, 200_000)
+    assert np.abs(many).max() <= 1 and stats.kstest(many, "uniform", (-1, 2)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("d", [1, 2, 9, 64, 200])
+def test_teachers_have_the_spectral_norm_asked_for(d):
+    for kind in range(4):
+        for rank in {1, -(-d // 2), d}:
+            for bound in (0.0, 0.5, 3.0):
+                teacher, _ = probe.model(1, 2, d, bound, 0, kind=kind, rank=rank)
+                weights = teacher - np.eye(d)
+                assert abs(np.linalg.norm(weights, 2) - bound) <= 1e-12 * max(bound, 1), (kind, rank)
+                if bound == 0:
+                    continue
+                values = np.linalg.svd(weights, compute_uv=False)
+                if kind == probe.ORTHOGONAL:
+                    np.testing.assert_allclose(values, bound, rtol=1e-12)
+                elif kind == probe.LOW_RANK:
+                    assert (values > 1e-12 * bound).sum() == rank
+                elif kind == probe.DIAGONAL:
+                    assert not (weights - np.diag(np.diag(weights))).any()
+
+
+@pytest.mark.parametrize("d", [1, 2, 9, 64])
+def test_teachers_are_those_of_their_definitions(d):
+    stream = normals_by_numpy(2 * d * d, 1, 2, d, probe.TEACHER, 0)
+    m = stream[: d * d].reshape(d, d).T
+    q, r = np.linalg.qr(m)
+    directions = {probe.GAUSSIAN: m / np.linalg.norm(m, 2), probe.ORTHOGONAL: q * np.sign(np.diag(r)),
+                  probe.DIAGONAL: np.diag(stream[:d] / np.abs(stream[:d]).max())}
+    for kind, direction in directions.items():
+        teacher, _ = probe.model(1, 2, d, 0.5, 0, kind=kind)
+        np.testing.assert_allclose(teacher, np.eye(d) + 0.5 * direction, rtol=0, atol=1e-11)
+    for rank in {1, -(-d // 2), d}:
+        u, v = stream[: 2 * rank * d].reshape(2, rank, d)
+        product = u.T @ v
+        teacher, _ = probe.model(1, 2, d, 0.5, 0, kind=probe.LOW_RANK, rank=rank)
+        np.testing.assert_allclose(teacher, np.eye(d) + 0.5 * product / np.linalg.norm(product, 2), rtol=0, atol=1e-12)
+
+
+def test_orthogonal_teachers_are_uniform():
+    """Of the Haar measure the trace has mean 0 and variance 1, and so has the trace of the square but for a mean of 1
+    (Diaconis & Shahshahani 1994)."""
+    d, count = 12, 3000
+    traces = np.array([[np.trace(q), np.trace(q @ q)] for q in
+                       (probe.model(seed, 0, d, 1, 0, kind=probe.ORTHOGONAL)[0] - np.eye(d) for seed in range(count))])
+    assert (np.abs(traces.mean(axis=0) - [0, 1]) < 5 * np.sqrt([1, 2]) / np.sqrt(count)).all()
+    assert (np.abs(traces.var(axis=0) / [1, 2] - 1) < 5 * np.sqrt(2 / count) * 1.5).all()
+
+
+@pytest.mark.parametrize("in_lanes", LAYOUTS)
+@pytest.mark.parametrize("data", [0, 100])
+def test_training_with_noise_teachers_schedules_and_sets(data, in_lanes):
+    """All at once in one group, each run against NumPy."""
+    d, batch, steps, records, tests = 11, 30, 40, 12, 700
+    runs = [Run(0.02, 0.5, 0.8, probe.IDENTITY, noise, teacher, schedule)
+            for noise in (0, 0.3, 1) for teacher in range(4) for schedule in range(3)]
+    runs.append(Run(0.01, 1, 0.8, probe.NONE, 0.1, probe.DIAGONAL, probe.COSINE))
+    fields, _, _, students = probe.train(runs, d, batch, steps, records, tolerance=1e-9, in_lanes=in_lanes, data=data, test=tests,
+                                         rank=3, decay=7)
+    x = probe.test_set(1, 0, d, tests)
+    for r, run in enumerate(runs):
+        trajectory = {step: (student.copy(), loss)
+                      for step, student, loss in sgd_by_numpy(run, d, batch, steps, data=data, rank=3, decay=7)}
+        link = np.eye(d) if run.link == probe.IDENTITY else 0
+        np.testing.assert_allclose(students[r], trajectory[steps][0] - link, rtol=0, atol=1e-12)
+        teacher, _ = probe.model(1, 0, d, run.teacher_norm, run.init_scale, run.link, run.teacher, 3)
+        for k, step in enumerate(recorded_steps(steps, records)):
+            student, batch_loss = trajectory[step]
+            np.testing.assert_allclose(fields["batch_loss"][r, k], batch_loss, rtol=1e-10)
+            residual = np.maximum(x @ student, 0).sum(axis=1) - np.maximum(x @ teacher, 0).sum(axis=1)
+            np.testing.assert_allclose(fields["test_loss"][r, k], (residual**2).mean(), rtol=1e-10)
+            np.testing.assert_allclose(fields["error"][r, k], np.linalg.norm(student - teacher) / np.sqrt(d), rtol=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 10, 65, 130])
+def test_the_population_descends_its_exact_gradient(d):
+    """Against the textbook formulas in NumPy, whose gradient keeps eight digits (see above)."""
+    steps, records, unit = 30, 8, min(1, 10 / d)
+    runs = [Run(0.1 * unit, 0.5, 0.8), Run(0.1 * unit, 1.0, 0.8, probe.NONE), Run(0.2 * unit, 0, 0.5, schedule=probe.INVERSE_TIME)]
+    fields, _, _, students = probe.train(runs, d, 0, steps, records, tolerance=1e-12, population=True, test=300, decay=5)
+    for r, run in enumerate(runs):
+        teacher, student = probe.model(1, 0, d, run.teacher_norm, run.init_scale, run.link)
+        student = student.copy()
+        for step in range(steps + 1):
+            loss, gradient = landscape_by_numpy(teacher, student)
+            if step in recorded_steps(steps, records):
+                k = recorded_steps(steps, records).index(step)
+                np.testing.assert_allclose(fields["loss"][r, k], loss, rtol=1e-6, atol=1e-9 * d * d)
+                np.testing.assert_allclose(fields["gradient_norm"][r, k], np.linalg.norm(gradient), rtol=1e-6, atol=1e-6)
+                assert fields["batch_loss"][r, k] == fields["loss"][r, k]
+            if step < steps:
+                student -= run.step_size * schedule_by_numpy(run.schedule, step, steps, 5) * gradient
+        np.testing.assert_allclose(students[r] + (np.eye(d) if run.link == probe.IDENTITY else 0), student, rtol=0, atol=1e-6)
+
+
+def test_the_population_is_the_limit_of_large_batches():
+    """Steps of SGD differ from the exact ones by their noise, which falls with the root of the batch size."""
+    d, steps, runs = 5, 20, [Run(0.05, 0.5, 0.5)]
+    exact = probe.train(runs, d, 0, steps, 4, tolerance=1e-9, population=True)[3]
+    distances = [np.linalg.norm(probe.train(runs, d, batch, steps, 4, tolerance=1e-9, replicate=0)[3] - exact) for batch in (64, 4096, 65536)]
+    assert distances[0] > 3 * distances[1] > 6 * distances[2] and distances[2] < 0.01
+
+
+def test_test_loss_estimates_the_loss():
+    d, tests = 6, 200_000
+    fields, _, _, _ = probe.train([Run(0.01, 1, 0.5)], d, 20, 50, 4, test=tests)
+    ratio = fields["test_loss"] / fields["loss"]
+    assert (np.abs(ratio - 1) < 0.03).all() and (ratio != 1).all()  # the standard error of the square of a residual over its mean
 
 
 def recorded_steps(steps, count):

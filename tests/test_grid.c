@@ -36,31 +36,25 @@ static struct grid make_grid(const struct config *config)
 static void check_settings(const struct config *config, const struct grid *grid)
 {
     const struct axis *axes = config->axes;
-    int64_t run = 0;
-    for (int64_t d = 0; d < axes[AXIS_DIMENSION].count; d++)
-        for (int64_t b = 0; b < axes[AXIS_BATCH_SIZE].count; b++)
-            for (int64_t x = 0; x < axes[AXIS_INPUT].count; x++)
-                for (int64_t r = 0; r < config->replicates; r++)
-                    for (int64_t t = 0; t < axes[AXIS_TEACHER_NORM].count; t++)
-                        for (int64_t l = 0; l < axes[AXIS_LINK].count; l++)
-                            for (int64_t s = 0; s < axes[AXIS_STEP_SIZE].count; s++)
-                                for (int64_t i = 0; i < axes[AXIS_INIT_SCALE].count; i++) {
-                                    struct setting setting;
-                                    grid_setting(grid, run, &setting);
-                                    assert_int_equal(setting.run, run);
-                                    assert_int_equal(setting.dimension,
-                                                     (int64_t)axes[AXIS_DIMENSION].values[d]);
-                                    assert_int_equal(setting.batch_size,
-                                                     (int64_t)axes[AXIS_BATCH_SIZE].values[b]);
-                                    assert_int_equal(setting.input, (int)axes[AXIS_INPUT].values[x]);
-                                    assert_int_equal(setting.replicate, r);
-                                    assert_int_equal(setting.link, (int)axes[AXIS_LINK].values[l]);
-                                    assert_true(setting.teacher_norm == axes[AXIS_TEACHER_NORM].values[t]);
-                                    assert_true(setting.step_size == axes[AXIS_STEP_SIZE].values[s]);
-                                    assert_true(setting.init_scale == axes[AXIS_INIT_SCALE].values[i]);
-                                    run++;
-                                }
-    assert_int_equal(run, grid->run_count);
+    /* Of an axis's place the values change every so many runs: those of the axes after it, one within the other. */
+    int64_t period[AXIS_COUNT], runs = 1;
+    for (int a = AXIS_COUNT - 1; a >= 0; a--) {
+        if (a == AXIS_INPUT)
+            runs *= config->replicates;
+        period[a] = runs;
+        runs *= axes[a].count;
+    }
+    assert_int_equal(runs, grid->run_count);
+    for (int64_t run = 0; run < grid->run_count; run++) {
+        struct setting setting;
+        grid_setting(grid, run, &setting);
+        assert_int_equal(setting.run, run);
+        assert_int_equal(setting.replicate,
+                         run / (period[AXIS_INPUT] / config->replicates) % config->replicates);
+        for (int a = 0; a < AXIS_COUNT; a++)
+            assert_true(setting_value(&setting, (enum axis_id)a) ==
+                        axes[a].values[run / period[a] % axes[a].count]);
+    }
 }
 
 /* The groups tile the runs; each stays in its family; sizes within a family are whole units but for the last, at most
@@ -83,13 +77,17 @@ static void check_groups(const struct grid *grid)
         grid_setting(grid, next + group.run_count - 1, &last);
         assert_int_equal(first.dimension, last.dimension);
         assert_int_equal(first.batch_size, last.batch_size);
+        assert_true(first.gradient == last.gradient && first.data == last.data);
         assert_int_equal(first.input, last.input);
         assert_int_equal(first.replicate, last.replicate);
 
-        const int64_t unit = cost_unit(cost_in_lanes(first.dimension, grid->family_runs));
+        const bool population = first.gradient == GRADIENT_POPULATION;
+        const int64_t unit = cost_unit(!population && cost_in_lanes(first.dimension, grid->family_runs));
         const struct grid_block *block = &grid->blocks[next / (grid->run_count / grid->block_count)];
         assert_int_equal(block->shape.dimension, first.dimension);
-        assert_int_equal(block->shape.batch_size, first.batch_size);
+        assert_int_equal(block->shape.batch_size, population ? 0 : first.batch_size);
+        assert_int_equal(block->shape.data, first.data);
+        assert_true(block->shape.population == population);
         const int64_t begin = next % grid->family_runs;
         const int64_t end = begin + group.run_count;
         assert_true(end <= grid->family_runs);
@@ -174,6 +172,13 @@ static void arithmetic_equals_loops(void **state)
         "dimension: [10, 20, 50], step_size: {log: [1e-4, 1], count: 25}, init_scale: {linear: [0, 2], "
         "count: 9}, "
         "teacher_norm: [0.5, 2], link: [none, identity], batch_size: [200, 16], replicates: 4",
+        "dimension: [3, 30], step_size: [0.1, 0.2], init_scale: [0, 1], teacher: [diagonal, gaussian], "
+        "teacher_norm: "
+        "[0.5, 2], batch_size: [20, 16], data: [online, 100], noise: [0.1, 0], schedule: [cosine, constant], "
+        "replicates: 3",
+        "dimension: [3, 30], step_size: [0.1, 0.2], init_scale: [0, 1], teacher_norm: 1, batch_size: 20, "
+        "gradient: "
+        "[minibatch, population], input: [gaussian, sphere], replicates: 3",
         "dimension: [100, 1, 2000, 400], step_size: {linear: [0.1, 1], count: 7}, init_scale: [1, 0, 3], "
         "teacher_norm: [3, 1, 2], batch_size: [1, 3, 5], replicates: 3",
         "dimension: {linear: [5, 40], count: 36}, step_size: {linear: [0.1, 1], count: 41}, init_scale: 1, "
@@ -411,7 +416,8 @@ static void sizes_beyond_counting_are_refused(void **state)
     config = make_config("dimension: {linear: [1, 4096], count: 4096}, step_size: 1, init_scale: 1, "
                          "teacher_norm: 1, batch_size: {linear: [1, 1000], count: 1000}");
     assert_int_equal(grid_expand(&config, &grid, &err), ERROR_ARGUMENT);
-    assert_non_null(strstr(err.message, "more than 1000000 pairs of dimension and batch_size"));
+    assert_non_null(
+        strstr(err.message, "more than 1000000 combinations of dimension, batch_size, gradient and data"));
     config_done(&config);
 }
 

@@ -67,7 +67,7 @@ static void loss_is_the_mean_of_the_squared_residual(void **state)
     double *x = linalg_new(rng_padded(SAMPLES * D));
     assert_non_null(x);
     assert_int_equal(landscape_new(kernels, D, teacher, &landscape, NULL), 0);
-    rng_normals(kernels, rng_key(9, 0, D, RNG_SPECTRAL), 0, SAMPLES * D, x);
+    rng_normals(kernels, rng_key(9, 0, D, RNG_INITIAL), 0, SAMPLES * D, x);
     double sum = 0, squares = 0;
     for (int64_t n = 0; n < SAMPLES; ++n) {
         double r = output(student, x + n * D) - output(teacher, x + n * D);

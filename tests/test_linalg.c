@@ -15,7 +15,7 @@ static double *normals(int64_t count, int64_t replicate)
 {
     double *ret = linalg_new(rng_padded(count));
     assert_non_null(ret);
-    rng_normals(kernels_select(NULL), rng_key(5, replicate, 1, RNG_SPECTRAL), 0, count, ret);
+    rng_normals(kernels_select(NULL), rng_key(5, replicate, 1, RNG_INITIAL), 0, count, ret);
     return ret;
 }
 

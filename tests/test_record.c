@@ -14,8 +14,9 @@
 static void names(void **state)
 {
     (void)state;
-    const char *const expected[] = {"loss",           "batch_loss", "error",         "potential",
-                                    "potential_norm", "alignment",  "gradient_norm", "weight_norm"};
+    const char *const expected[] = {"loss",          "batch_loss",     "error",
+                                    "potential",     "potential_norm", "alignment",
+                                    "gradient_norm", "weight_norm",    "test_loss"};
     for (int f = 0; f < RECORD_FIELD_COUNT; f++) {
         const struct record_field_info *info = record_field_info((enum record_field)f);
         assert_string_equal(info->name, expected[f]);

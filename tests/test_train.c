@@ -17,6 +17,18 @@ enum { RUNS = 90, RECORDS = 9, STEPS = 100 };
 static int64_t steps_of_records[RECORDS];
 static struct train_run runs[RUNS];
 
+/* How a group is trained. */
+static const struct layout {
+    bool in_lanes, population;
+    int64_t data; /* more than a batch; 0: fresh samples */
+    int64_t test;
+} layouts[] = {{.in_lanes = true},
+               {.in_lanes = false},
+               {.in_lanes = true, .data = 37, .test = 300},
+               {.in_lanes = false, .data = 37, .test = 300},
+               {.population = true, .test = 20}};
+enum { LAYOUTS = sizeof layouts / sizeof *layouts };
+
 static int setup(void **state)
 {
     (void)state;
@@ -26,24 +38,33 @@ static int setup(void **state)
         runs[r] = (struct train_run){.step_size = pow(10, -4 + 5.0 * r / RUNS),
                                      .init_scale = r % 3 * 0.2,
                                      .teacher_norm = r % 2 == 0 ? 0.1 : 0.4,
-                                     .link = r % 5 == 0 ? LINK_NONE : LINK_IDENTITY};
+                                     .link = r % 5 == 0 ? LINK_NONE : LINK_IDENTITY,
+                                     .teacher = (enum teacher_kind)(r / 3 % 4 == 0 ? r / 12 % 4 : 0),
+                                     .noise = r % 7 == 0 ? 0.01 * (1 + r / 7 % 2) : 0,
+                                     .schedule = (enum schedule_kind)(r / 2 % 3)};
     return 0;
 }
 
-static struct trainer *begin(const char *kernels, int64_t dimension, int64_t batch, bool in_lanes,
-                             const struct train_run *list, int64_t count)
+static struct trainer *begin(const char *kernels, int64_t dimension, int64_t batch,
+                             const struct layout *layout, const struct train_run *list, int64_t count)
 {
     const struct train_group group = {.dimension = dimension,
-                                      .batch_size = batch,
+                                      .batch_size = layout->population ? 0 : batch,
+                                      .gradient =
+                                          layout->population ? GRADIENT_POPULATION : GRADIENT_MINIBATCH,
+                                      .data = layout->data > 0 ? batch + layout->data : 0,
                                       .input = INPUT_GAUSSIAN,
-                                      .in_lanes = in_lanes,
+                                      .in_lanes = layout->in_lanes,
                                       .seed = 7,
                                       .replicate = 2,
                                       .steps = STEPS,
                                       .tolerance = 0.05,
+                                      .test_samples = layout->test,
+                                      .teacher_rank = 1,
+                                      .decay = 20,
                                       .record_count = RECORDS,
                                       .record_steps = steps_of_records,
-                                      .fields = (1u << RECORD_FIELD_COUNT) - 1,
+                                      .fields = (1u << (RECORD_TEST_LOSS + (layout->test > 0))) - 1,
                                       .run_count = count,
                                       .runs = list};
     struct trainer *trainer;
@@ -67,10 +88,10 @@ static void finish(struct trainer *trainer, int64_t count, double slice)
     assert_true(early == (now.saved > 0));
 }
 
-static struct trainer *train(int64_t dimension, int64_t batch, bool in_lanes, const struct train_run *list,
-                             int64_t count, double slice)
+static struct trainer *train(int64_t dimension, int64_t batch, const struct layout *layout,
+                             const struct train_run *list, int64_t count, double slice)
 {
-    struct trainer *trainer = begin(NULL, dimension, batch, in_lanes, list, count);
+    struct trainer *trainer = begin(NULL, dimension, batch, layout, list, count);
     finish(trainer, count, slice);
     return trainer;
 }
@@ -79,9 +100,10 @@ static void assert_same_run(const struct trainer *a, int64_t in_a, const struct 
                             int64_t d)
 {
     for (int f = 0; f < RECORD_FIELD_COUNT; ++f)
-        assert_memory_equal(trainer_field(a, (enum record_field)f) + in_a * RECORDS,
-                            trainer_field(b, (enum record_field)f) + in_b * RECORDS,
-                            RECORDS * sizeof(double));
+        if (trainer_field(a, (enum record_field)f) != NULL)
+            assert_memory_equal(trainer_field(a, (enum record_field)f) + in_a * RECORDS,
+                                trainer_field(b, (enum record_field)f) + in_b * RECORDS,
+                                RECORDS * sizeof(double));
     const struct run_result *x = &trainer_results(a)[in_a], *y = &trainer_results(b)[in_b];
     assert_int_equal(x->outcome, y->outcome);
     assert_int_equal(x->steps_done, y->steps_done);
@@ -104,19 +126,20 @@ static void a_run_does_not_see_its_neighbours(void **state)
     (void)state;
     const int64_t shapes[][3] = {{1, 3, 90},   {6, 1, 80},    {10, 16, 90},
                                  {33, 20, 30}, {12, 300, 20}, {150, 9, 5}};
-    for (size_t shape = 0; shape < 2 * sizeof shapes / sizeof *shapes; ++shape) {
-        const bool in_lanes = shape % 2 == 0;
-        const int64_t d = shapes[shape / 2][0], batch = shapes[shape / 2][1], count = shapes[shape / 2][2];
+    for (size_t shape = 0; shape < LAYOUTS * sizeof shapes / sizeof *shapes; ++shape) {
+        const struct layout *layout = &layouts[shape % LAYOUTS];
+        const int64_t d = shapes[shape / LAYOUTS][0], batch = shapes[shape / LAYOUTS][1],
+                      count = shapes[shape / LAYOUTS][2];
         struct train_run group[RUNS];
         for (int64_t r = 0; r < count; ++r)
             group[r] = runs[r * RUNS / count];
-        struct trainer *whole = train(d, batch, in_lanes, group, count, 1e9);
+        struct trainer *whole = train(d, batch, layout, group, count, 1e9);
         bool seen[OUTCOME_COUNT] = {false};
         for (int64_t r = 0; r < count; ++r)
             seen[trainer_results(whole)[r].outcome] = true;
         assert_true(seen[OUTCOME_CONVERGED] + seen[OUTCOME_DIVERGED] + seen[OUTCOME_STALLED] > 1);
         for (int64_t r = 0; r < count; r += count / 4) {
-            struct trainer *alone = train(d, batch, in_lanes, &group[r], 1, 0);
+            struct trainer *alone = train(d, batch, layout, &group[r], 1, 0);
             assert_same_run(whole, r, alone, 0, d);
             trainer_free(alone);
         }
@@ -125,7 +148,7 @@ static void a_run_does_not_see_its_neighbours(void **state)
         int64_t chosen = 0;
         for (int64_t r = count - 1; r >= 0; r -= 3)
             some[chosen++] = group[r];
-        struct trainer *part = train(d, batch, in_lanes, some, chosen, 1e-5);
+        struct trainer *part = train(d, batch, layout, some, chosen, 1e-5);
         for (int64_t i = 0; i < chosen; ++i)
             assert_same_run(whole, count - 1 - 3 * i, part, i, d);
         trainer_free(part);
@@ -149,9 +172,10 @@ static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
     const char *const widths[] = {"avx512", "avx2"};
     const bool wide = kernels_select("avx512") != NULL && kernels_select("avx2") != NULL;
     const int64_t shapes[][3] = {{6, 1, 80}, {10, 16, 90}, {33, 20, 30}, {12, 300, 20}};
-    for (size_t shape = 0; shape < 2 * sizeof shapes / sizeof *shapes; ++shape) {
-        const bool in_lanes = shape % 2 == 0;
-        const int64_t d = shapes[shape / 2][0], batch = shapes[shape / 2][1], count = shapes[shape / 2][2];
+    for (size_t shape = 0; shape < LAYOUTS * sizeof shapes / sizeof *shapes; ++shape) {
+        const struct layout *layout = &layouts[shape % LAYOUTS];
+        const int64_t d = shapes[shape / LAYOUTS][0], batch = shapes[shape / LAYOUTS][1],
+                      count = shapes[shape / LAYOUTS][2];
         struct train_run group[RUNS], some[RUNS];
         int64_t all_from[RUNS], some_from[RUNS], chosen = 0;
         for (int64_t r = 0; r < count; ++r) {
@@ -162,8 +186,8 @@ static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
             some_from[chosen] = r;
             some[chosen++] = group[r];
         }
-        struct trainer *whole = train(d, batch, in_lanes, group, count, 1e9);
-        struct trainer *saved = begin(NULL, d, batch, in_lanes, group, count);
+        struct trainer *whole = train(d, batch, layout, group, count, 1e9);
+        struct trainer *saved = begin(NULL, d, batch, layout, group, count);
         int64_t cuts = 0, size;
         for (bool ended = false; !ended; ended = trainer_advance(saved, 0)) {
             /* At first every time, then now and then. */
@@ -175,14 +199,14 @@ static void a_saved_trainer_goes_on_with_the_same_bits(void **state)
             const int64_t taken = all ? count : chosen;
             const int64_t *from = all ? all_from : some_from;
             struct trainer *trainer =
-                begin(wide ? widths[cuts / 2 % 2] : NULL, d, batch, in_lanes, all ? group : some, taken);
+                begin(wide ? widths[cuts / 2 % 2] : NULL, d, batch, layout, all ? group : some, taken);
             assert_true(trainer_restore(trainer, bytes, size, from));
             if (all) { /* and again at once: nothing is lost by it */
                 assert_true(fabs(trainer_progress(saved).done - trainer_progress(trainer).done) < 1e-12);
                 free(bytes);
                 bytes = save(trainer, &size);
                 trainer_free(trainer);
-                trainer = begin(NULL, d, batch, in_lanes, group, taken);
+                trainer = begin(NULL, d, batch, layout, group, taken);
                 assert_true(trainer_restore(trainer, bytes, size, from));
             }
             free(bytes);
@@ -204,16 +228,16 @@ static void a_state_that_does_not_fit_is_refused(void **state)
 {
     (void)state;
     const int64_t from[RUNS] = {0, 1, 2, 3};
-    struct trainer *saved = begin(NULL, 6, 4, true, runs, 4);
+    struct trainer *saved = begin(NULL, 6, 4, layouts, runs, 4);
     for (int i = 0; i < 20; ++i)
         assert_false(trainer_advance(saved, 0));
     int64_t size;
     unsigned char *bytes = save(saved, &size);
-    struct trainer *whole = train(6, 4, true, runs, 4, 1e9);
-    struct trainer *other = begin(NULL, 7, 4, true, runs, 4);
+    struct trainer *whole = train(6, 4, layouts, runs, 4, 1e9);
+    struct trainer *other = begin(NULL, 7, 4, layouts, runs, 4);
     assert_false(trainer_restore(other, bytes, size, from));
     trainer_free(other);
-    struct trainer *trainer = begin(NULL, 6, 4, true, runs, 4);
+    struct trainer *trainer = begin(NULL, 6, 4, layouts, runs, 4);
     assert_false(trainer_restore(trainer, bytes, size - 8, from));
     assert_false(trainer_restore(trainer, bytes, 8, from));
     assert_false(trainer_restore(trainer, bytes, size, (const int64_t[]){0, 1, 2, 4}));
@@ -240,7 +264,7 @@ static void a_state_that_does_not_fit_is_refused(void **state)
 static void nothing_is_recorded_after_the_end(void **state)
 {
     (void)state;
-    struct trainer *trainer = train(10, 16, true, runs, RUNS, 1e9);
+    struct trainer *trainer = train(10, 16, layouts, runs, RUNS, 1e9);
     double shares = 0;
     for (int64_t r = 0; r < RUNS; ++r) {
         const struct run_result *result = &trainer_results(trainer)[r];

@@ -22,26 +22,52 @@ enum input_kind {
     INPUT_RADEMACHER,
     INPUT_KIND_COUNT
 };
+/* What a step follows: the gradient over a minibatch, or the population's in closed form. */
+enum gradient_kind { GRADIENT_MINIBATCH, GRADIENT_POPULATION, GRADIENT_KIND_COUNT };
+/* The direction of W*, of spectral norm 1. */
+enum teacher_kind {
+    TEACHER_GAUSSIAN,   /* M/||M||_2, M with N(0,1) entries */
+    TEACHER_ORTHOGONAL, /* uniform on the orthogonal group: all singular values 1 */
+    TEACHER_LOW_RANK,   /* U V'/||U V'||_2, U and V [d][teacher_rank] with N(0,1) entries */
+    TEACHER_DIAGONAL,   /* N(0,1) entries over the largest of them */
+    TEACHER_KIND_COUNT
+};
+/* The step size at step t, in units of step_size. */
+enum schedule_kind {
+    SCHEDULE_CONSTANT,     /* 1 */
+    SCHEDULE_INVERSE_TIME, /* 1/(1 + t/decay) */
+    SCHEDULE_COSINE,       /* (1 + cos(pi t/steps))/2 */
+    SCHEDULE_KIND_COUNT
+};
 enum weights_kind { WEIGHTS_NONE, WEIGHTS_FINAL, WEIGHTS_KIND_COUNT };
 
 /* The names in configs and files, by value: "identity", "gaussian", "none". */
 const char *link_kind_name(enum link_kind link);
 const char *input_kind_name(enum input_kind input);
+const char *gradient_kind_name(enum gradient_kind gradient);
+const char *teacher_kind_name(enum teacher_kind teacher);
+const char *schedule_kind_name(enum schedule_kind schedule);
 const char *weights_kind_name(enum weights_kind weights);
 
-/* One axis of the grid. Counts (dimension, batch_size) and kinds (link, input) are stored as their exact
+/* One axis of the grid. Counts (dimension, batch_size, data) and kinds (link, input, ...) are stored as their exact
  * value in a double, so that every axis has one form. Values are distinct, in the order given. */
 struct axis {
     int64_t count;
     double *values; /* [count] */
 };
 
+/* In the order of the runs' numbers, the last axis fastest; replicates are between input and teacher. */
 enum axis_id {
     AXIS_DIMENSION,
-    AXIS_BATCH_SIZE,
+    AXIS_BATCH_SIZE, /* 0 where no run has minibatches */
+    AXIS_GRADIENT,
+    AXIS_DATA, /* samples of the training set; 0: fresh ones at every step */
     AXIS_INPUT,
+    AXIS_TEACHER,
     AXIS_TEACHER_NORM,
     AXIS_LINK,
+    AXIS_NOISE, /* bound of the labels' noise */
+    AXIS_SCHEDULE,
     AXIS_STEP_SIZE,
     AXIS_INIT_SCALE,
     AXIS_COUNT
@@ -50,6 +76,9 @@ enum axis_id {
 /* "dimension", "step_size", …: the key under `grid`, and the dataset's name in the file. */
 const char *axis_name(enum axis_id axis);
 
+/* A value of an axis as a config has it: "identity", "online", "0.01". */
+const char *axis_value_text(enum axis_id axis, double value, char ret[32]);
+
 struct config {
     char *title; /* never NULL */
     uint64_t seed;
@@ -57,6 +86,9 @@ struct config {
     int64_t replicates;
     int64_t steps;
     double tolerance;
+    int64_t test_samples; /* of the set for the field test_loss; 0: none */
+    int64_t teacher_rank; /* of low_rank teachers; 0 without any */
+    double decay; /* steps after which inverse_time has halved the step size; 0 where nothing decays so */
     int64_t record_count; /* between 2 and steps + 1 */
     uint32_t fields;      /* bit f: enum record_field f is written */
     enum weights_kind weights;
@@ -70,6 +102,10 @@ struct config {
 
 /* Largest values, with their reason in src/config.c. */
 enum { CONFIG_DIMENSION_MAX = 4096, CONFIG_BATCH_SIZE_MAX = 65536 };
+
+/* Whether a sweep's file and digest have the axis. One that is younger than the first files, and stays at its default,
+ * leaves no trace, so that old files are still those of their configs. */
+bool config_has_axis(const struct config *config, enum axis_id axis);
 
 /* Reads `path`, applies `overrides` ("grid.step_size=0.01": a dotted path and a YAML value), checks everything.
  * Errors: ERROR_IO if the file cannot be read; ERROR_ARGUMENT, "FILE:LINE: key.path: what is wrong, value,

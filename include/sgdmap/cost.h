@@ -12,6 +12,8 @@ struct cost_shape {
     int64_t dimension, batch_size;
     int64_t steps, records; /* a run */
     bool in_lanes;          /* students side by side in vector lanes; else one matrix each, for BLIS */
+    bool population;        /* the exact gradient instead of a minibatch's */
+    int64_t data, test;     /* samples of the training set and of the test set; 0: none */
 };
 
 /* The layout that is faster for families of so many runs. */
@@ -21,14 +23,14 @@ bool cost_in_lanes(int64_t dimension, int64_t family_runs);
 int64_t cost_unit(bool in_lanes);
 
 /* Students enough for what they share (the inputs, one teacher's output) to cost each `share` of its own step. */
-int64_t cost_width(int64_t dimension, bool in_lanes, double share);
+int64_t cost_width(const struct cost_shape *shape, double share);
 
 /* A group that is trained to its last step; records and checks included, writing not. */
 double cost_group(const struct cost_shape *shape, int64_t runs, int64_t teachers);
 
 /* Of it a run's own step, and a record. */
-double cost_step(int64_t dimension, int64_t batch_size, bool in_lanes);
-double cost_record(int64_t dimension);
+double cost_step(const struct cost_shape *shape);
+double cost_record(const struct cost_shape *shape);
 
 /* Bytes that a rank needs for such a group at the most. */
 int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teachers);

@@ -1,7 +1,8 @@
 /* grid: from a config to runs, run groups and their cost.
  *
  * Runs are numbered along a fixed nesting, the last axis fastest:
- *     dimension, batch_size, input, replicate | teacher_norm, link, step_size, init_scale
+ *     dimension, batch_size, gradient, data, input, replicate | teacher, teacher_norm, link, noise, schedule,
+ *     step_size, init_scale
  * What stands before the bar is common to a family; a family is cut into groups of runs that are neighbours,
  * sized by the cost model. Nothing is stored a run: 10^8 runs cost no memory. */
 #ifndef SGDMAP_GRID_H
@@ -19,15 +20,20 @@ struct setting {
     int64_t run;
     int64_t dimension;
     int64_t batch_size;
+    enum gradient_kind gradient;
+    int64_t data;
     enum input_kind input;
     int64_t replicate;
+    enum teacher_kind teacher;
     double teacher_norm;
     enum link_kind link;
+    double noise;
+    enum schedule_kind schedule;
     double step_size;
     double init_scale;
 };
 
-/* Runs that are trained together: they share X, so dimension, batch_size, input and replicate. */
+/* Runs that are trained together: they share X, so all that stands before the bar. */
 struct group {
     int64_t index;
     int64_t first_run;
@@ -40,7 +46,7 @@ struct grid {
     int64_t run_count;
     int64_t family_runs; /* runs a family */
     int64_t group_count;
-    int64_t block_count; /* (dimension, batch_size) pairs, in run order */
+    int64_t block_count; /* of (dimension, batch_size, gradient, data), in run order */
     struct grid_block {
         struct cost_shape shape;
         int64_t width; /* runs a group at the most */
@@ -67,6 +73,9 @@ struct grid {
  * 10^6 blocks; ERROR_MEMORY. */
 WARN_UNUSED int grid_expand(const struct config *config, struct grid *ret, struct error *err);
 void grid_done(struct grid *grid);
+
+/* A setting's value on an axis, as the axis has it. */
+double setting_value(const struct setting *setting, enum axis_id axis);
 
 /* 0 <= run < run_count; 0 <= index < group_count. */
 void grid_setting(const struct grid *grid, int64_t run, struct setting *ret);

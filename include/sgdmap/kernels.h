@@ -83,11 +83,11 @@ struct kernels_fused {
     void (*output)(int64_t dimension, int64_t batch, int64_t stride, const double *inputs,
                    const double *columns, double *ret);
 
-    /* ret[lane] = sum (A - B)^2, of one teacher's columns [d][d], or of those that model_teacher() makes of a
-     * direction [d][d] and norms [lanes]; with the same bits. */
+    /* ret[lane] = sum (A - B)^2, of one teacher's columns [d][d], or of the students' own [d][d][lanes]; with the same
+     * bits. */
     void (*distances)(int64_t dimension, const double *teacher, const double *students, double *ret);
-    void (*distances_by_norm)(int64_t dimension, const double *direction, const double *norms,
-                              const double *students, double *ret);
+    void (*distances_from_own)(int64_t dimension, const double *teachers, const double *students,
+                               double *ret);
 };
 
 /* The laws of independent entries, all of mean 0 and variance 1. */

@@ -39,4 +39,7 @@ void landscape_free(struct landscape *landscape);
 void landscape_measure(struct landscape *landscape, const double *student, struct diagnostics *ret,
                        double *gradient);
 
+/* The gradient alone: ret [d][d], as by landscape_measure() but where that puts the columns into another order. */
+void landscape_gradient(struct landscape *landscape, const double *student, double *ret);
+
 #endif

@@ -31,6 +31,11 @@ double linalg_spectral_norm(const struct kernels *kernels, int64_t dimension, co
                             double *workspace);
 int64_t linalg_spectral_workspace(int64_t dimension);
 
+/* The columns of a [dimension][dimension] become orthonormal, by Gram and Schmidt's method: the factor Q of a = Q R with R's
+ * diagonal positive, to rounding; NaN if they are linearly dependent. workspace [linalg_spectral_workspace(dimension)]. */
+void linalg_orthonormalize(const struct kernels *kernels, int64_t dimension, double *a, int64_t lda,
+                           double *workspace);
+
 /* Zeroed memory aligned for vectors; NULL if there is none or the size overflows. Free with free(). */
 double *linalg_new(int64_t count);
 

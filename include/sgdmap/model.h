@@ -10,32 +10,31 @@
 
 #include "sgdmap/config.h"
 #include "sgdmap/kernels.h"
+#include "sgdmap/rng.h"
 
-/* The directions of a replicate at one dimension; every setting that shares both scales the same two
- * matrices. */
-struct model_directions {
-    double *teacher; /* [d][d] M/||M||_2, M with N(0,1) entries */
-    double *initial; /* [d][d] N(0, 1/d) entries */
-};
+/* The direction of a replicate's teachers at one dimension, of spectral norm 1, and its students' first weights, N(0, 1/d): every
+ * setting that shares them scales the same two matrices. All kinds of teachers are made of the same N(0,1) stream, column after
+ * column of M: orthogonal is the factor Q of M = Q R with R's diagonal positive; low_rank is U V'/||U V'||_2, U [d][rank] first in
+ * the stream and V [d][rank] next; diagonal has the first d entries over the largest of them.
+ * ret [rng_padded(d * d)], workspace [model_workspace(d)]. */
+void model_teacher_direction(const struct kernels *kernels, uint64_t seed, int64_t replicate,
+                             int64_t dimension, enum teacher_kind kind, int64_t rank, double *ret,
+                             double *workspace);
+void model_initial_direction(const struct kernels *kernels, uint64_t seed, int64_t replicate,
+                             int64_t dimension, double *ret);
+int64_t model_workspace(int64_t dimension);
 
-/* Fills the caller's arrays of rng_padded(d * d) doubles; workspace [linalg_spectral_workspace(d)]. */
-void model_directions(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
-                      struct model_directions *ret, double *workspace);
-
-/* ret [d][d] = I + teacher_norm M/||M||_2 */
-void model_teacher(const struct model_directions *directions, int64_t dimension, double teacher_norm,
-                   double *ret);
+/* In place: ret [d][d] = I + teacher_norm times the direction. */
+void model_teacher(int64_t dimension, double teacher_norm, double *ret);
 
 /* ret [d][d] = (I +) init_scale W_0 */
-void model_student(const struct model_directions *directions, int64_t dimension, double init_scale,
-                   enum link_kind link, double *ret);
+void model_student(const double *initial, int64_t dimension, double init_scale, enum link_kind link,
+                   double *ret);
 
-/* The inputs of one step: ret [d][stride], sample fastest: component c of sample n at ret[c * stride + n],
- * batch <= stride. Sample n is a function of (seed, replicate, d, input, step, n) alone, whatever the batch.
- * scratch [model_inputs_scratch(d, batch)]. */
-int64_t model_inputs_scratch(int64_t dimension, int64_t batch);
-void model_inputs(const struct kernels *kernels, uint64_t seed, int64_t replicate, int64_t dimension,
-                  enum input_kind input, int64_t step, int64_t batch, int64_t stride, double *scratch,
-                  double *ret);
+/* Samples of the stream of a key at `step`: sample n stands at ret + n * model_pitch(input, d), whatever `count`.
+ * ret [rng_padded(count * model_pitch(input, d))] */
+int64_t model_pitch(enum input_kind input, int64_t dimension);
+void model_inputs(const struct kernels *kernels, struct rng_key key, int64_t dimension, enum input_kind input,
+                  int64_t step, int64_t count, double *ret);
 
 #endif

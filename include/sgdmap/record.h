@@ -16,6 +16,7 @@ enum record_field {
     RECORD_ALIGNMENT,
     RECORD_GRADIENT_NORM,
     RECORD_WEIGHT_NORM,
+    RECORD_TEST_LOSS, /* where there is a test set */
     RECORD_FIELD_COUNT
 };
 

@@ -5,6 +5,8 @@
  * products of BLIS with the gate between: Z = X A, M = -(2 eta/B) r 1[Z > 0], A <- A + X'M. Inputs are drawn for a tile
  * of steps at once, and each block takes the tile's steps before the next block does.
  *
+ * With the population's gradient nothing is drawn: students stand one to a block, and a step is the landscape's closed form.
+ *
  * What a run computes depends on its setting and on in_lanes, never on which other runs are in the group, on its place
  * among them or on how the work is cut into calls. Runs that end leave at once, and the last ones take their places. */
 #ifndef SGDMAP_TRAIN_H
@@ -24,17 +26,25 @@ struct train_run {
     double init_scale;
     double teacher_norm;
     enum link_kind link;
+    enum teacher_kind teacher;
+    double noise; /* of its labels */
+    enum schedule_kind schedule;
 };
 
 struct train_group {
     int64_t dimension;
-    int64_t batch_size;
+    int64_t batch_size; /* 0 with the population's gradient */
+    enum gradient_kind gradient;
+    int64_t data; /* samples of the training set; 0: fresh ones */
     enum input_kind input;
-    bool in_lanes; /* students_in_lanes() of grid.h says which is faster */
+    bool in_lanes; /* cost_in_lanes() says which is faster; not with the population's gradient */
     uint64_t seed;
     int64_t replicate;
     int64_t steps;
     double tolerance;
+    int64_t test_samples; /* for RECORD_TEST_LOSS */
+    int64_t teacher_rank;
+    double decay; /* steps, of SCHEDULE_INVERSE_TIME */
     int64_t record_count;
     const int64_t *record_steps; /* [record_count] */
     uint32_t fields;             /* bit f: enum record_field f is wanted */

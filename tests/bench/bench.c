@@ -8,7 +8,7 @@
 #include "sgdmap/cost.h"
 #include "sgdmap/landscape.h"
 #include "sgdmap/linalg.h"
-#include "sgdmap/model.h"
+#include "sgdmap/samples.h"
 #include "sgdmap/stopwatch.h"
 #include "sgdmap/train.h"
 
@@ -151,13 +151,16 @@ void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret)
 {
     const int64_t d = dimension, lanes = kernels_select(NULL)->fused->lanes, stride = kernels_padded(batch);
     const struct kernels *kernels = kernels_select(NULL);
-    double *x = linalg_new(d * stride), *scratch = linalg_new(batch * d + 64), *output = linalg_new(stride);
+    double *x = linalg_new(d * stride), *output = linalg_new(stride);
     double *a = linalg_new(d * d * lanes),
            *work = linalg_new(d * (stride + d) * lanes + (stride + 8) * lanes);
     double factor[KERNELS_LANES] = {0};
+    const struct samples_plan plan = {.seed = 1, .dimension = d, .batch = batch};
+    struct samples *samples = NULL;
     for (int i = 0; i < 6; ++i)
         ret[i] = NAN;
-    if (x != NULL && scratch != NULL && output != NULL && a != NULL && work != NULL) {
+    if (samples_new(kernels, &plan, &samples, NULL) == 0 && x != NULL && output != NULL && a != NULL &&
+        work != NULL) {
         const bool in_lanes = cost_in_lanes(d, lanes);
         for (int part = 0; part < 6; ++part) {
             const double start = stopwatch_now();
@@ -165,7 +168,7 @@ void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret)
             int64_t steps = 0;
             for (; steps < 1 || time < seconds; ++steps) {
                 if (part == 0)
-                    model_inputs(kernels, 1, 0, d, INPUT_GAUSSIAN, steps, batch, stride, scratch, x);
+                    samples_step(samples, steps, stride, x);
                 else if (part == 1 && in_lanes)
                     kernels->fused->output(d, stride, stride, x, a, output);
                 else if (in_lanes)
@@ -184,7 +187,7 @@ void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret)
         }
     }
     free(x);
-    free(scratch);
+    samples_free(samples);
     free(output);
     free(a);
     free(work);

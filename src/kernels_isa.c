@@ -391,7 +391,7 @@ INLINE vector sine_minus_angle(vector x, vector sine)
     return choose((x2 < splat(1)), series * x2 * x, sine - x);
 }
 
-static void pairs(struct kernels_pairs *p)
+INLINE void add_pairs(const bool gradient_only, struct kernels_pairs *p)
 {
     const double pi = 0x1.921fb54442d18p1;
     const vector one = splat(1), two = splat(2);
@@ -428,6 +428,14 @@ static void pairs(struct kernels_pairs *p)
         const mask left_out = careful | outside;
 
         const vector sine_term = difference * s_aa + norm_bi * t1 * (c_aa + c_ba);
+        store(p->angle_complement + i, splat(pi) - angle_aa);
+        store(p->angle_difference + i, e1);
+        sine_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), sine_term);
+        for (unsigned lanes = lanes_of(careful); lanes != 0; lanes &= lanes - 1)
+            p->careful[p->careful_count++] = i + __builtin_ctz(lanes);
+        if (gradient_only)
+            continue;
+
         const vector p1 = one + t1 * t1, p2 = one + t2 * t2, q = one / (p1 * p2), q1 = q * p2, q2 = q * p1;
         const vector sin1 = two * t1 * q1, sin2 = two * t2 * q2;
         const vector versine1 = two * t1 * t1 * q1, versine2 = two * t2 * t2 * q2;
@@ -437,15 +445,18 @@ static void pairs(struct kernels_pairs *p)
             norm_b * (c_bb * sine_minus_angle(e2, sin2) - s_bb * versine2 - s_ba * column_versine);
         const vector correction = norm_bi * (student_term - teacher_term);
 
-        store(p->angle_complement + i, splat(pi) - angle_aa);
-        store(p->angle_difference + i, e1);
-        sine_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), sine_term);
         correction_sum[i / WIDTH % PARTS] += choose(left_out, splat(0), correction);
-        for (unsigned lanes = lanes_of(careful); lanes != 0; lanes &= lanes - 1)
-            p->careful[p->careful_count++] = i + __builtin_ctz(lanes);
     }
     p->sine_sum = total(sine_sum);
     p->correction_sum = total(correction_sum);
+}
+
+static void pairs(struct kernels_pairs *p)
+{
+    if (p->gradient_only)
+        add_pairs(true, p);
+    else
+        add_pairs(false, p);
 }
 
 extern const struct kernels_fused CONCATENATE(kernels_fused_, KERNELS_SUFFIX);

@@ -49,6 +49,9 @@ struct landscape {
     int64_t *careful;
     int64_t *order;   /* [d] of the student's columns, for evaluate_permuted */
     double *permuted; /* [d][d] */
+    /* [stride] of a step: a column of delta's part perpendicular to the teacher's; and the sines of own_angle, NaN where it was
+     * taken from the vectors. */
+    double *perpendicular, *own_sine;
 };
 
 /* The angle of x and y, accurate to a few units in the last place also near 0 and pi (Kahan 2006, "How futile
@@ -143,8 +146,9 @@ static int allocate(struct landscape *l, struct error *err)
                            &l->delta,        &l->teacher_delta, &l->delta_student,  &l->complement,
                            &l->difference,   &l->gradient,      &l->teacher,        &l->permuted,
                            &l->teacher_rows, &l->delta_rows,    &l->student};
-    double **vectors[] = {&l->teacher_norm,     &l->student_norm,  &l->norm_difference, &l->own_angle,
-                          &l->one_minus_cosine, &l->teacher_scale, &l->student_scale};
+    double **vectors[] = {&l->teacher_norm,  &l->student_norm,     &l->norm_difference,
+                          &l->own_angle,     &l->one_minus_cosine, &l->teacher_scale,
+                          &l->student_scale, &l->perpendicular,    &l->own_sine};
     bool ok = true;
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; ++i)
         ok = (*matrices[i] = linalg_new(d * l->stride)) != NULL && ok;
@@ -210,7 +214,7 @@ void landscape_free(struct landscape *l)
                         l->delta,           l->teacher_delta, l->delta_student,    l->complement,
                         l->difference,      l->gradient,      l->teacher_norm,     l->student_norm,
                         l->norm_difference, l->own_angle,     l->one_minus_cosine, l->teacher_scale,
-                        l->student_scale};
+                        l->student_scale,   l->perpendicular, l->own_sine};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; ++i)
         free(arrays[i]);
     free(l->permuted);
@@ -220,8 +224,8 @@ void landscape_free(struct landscape *l)
 }
 
 /* The pair (i,j) from its vectors: what kernels->pairs leaves out. Adds to the column's sums. */
-static void careful_pair(struct landscape *l, const double *student, int64_t i, int64_t j, double *sine_sum,
-                         double *correction_sum)
+static void careful_pair(struct landscape *l, const double *student, int64_t i, int64_t j,
+                         struct kernels_pairs *sums)
 {
     const int64_t d = l->dimension;
     const double *ai = student + i * d, *aj = student + j * d, *bi = l->teacher + i * l->stride;
@@ -229,6 +233,12 @@ static void careful_pair(struct landscape *l, const double *student, int64_t i, 
     const double norm_bi = l->teacher_norm[i], norm_bj = l->teacher_norm[j];
     const int64_t at = i + j * l->stride;
 
+    if (i == j && !isnan(l->own_sine[j])) {
+        l->complement[at] = PI;
+        l->difference[at] = -l->own_angle[j];
+        sums->sine_sum -= norm_bj * l->own_sine[j];
+        return;
+    }
     double bb = l->teacher_angle[at], ba, aa, e1, e2;
     if (i == j) {
         ba = l->own_angle[j];
@@ -243,101 +253,142 @@ static void careful_pair(struct landscape *l, const double *student, int64_t i, 
     }
     if (norm_aj == 0) { /* gradient 0 by convention, and q_j(c) = -k(c,b_j) */
         l->complement[at] = l->difference[at] = 0;
-        *correction_sum += norm_bi * norm_bj * arc_cosine(bb);
+        if (!sums->gradient_only)
+            sums->correction_sum += norm_bi * norm_bj * arc_cosine(bb);
         return;
     }
     l->complement[at] = PI - aa;
     l->difference[at] = e1;
-    *sine_sum += norm_ai > 0 && norm_bi > 0
-                     ? l->norm_difference[i] * sin(aa) + 2 * norm_bi * cos((aa + ba) / 2) * sin(e1 / 2)
-                     : norm_ai * sin(aa) - norm_bi * sin(ba);
+    sums->sine_sum += norm_ai > 0 && norm_bi > 0
+                          ? l->norm_difference[i] * sin(aa) + 2 * norm_bi * cos((aa + ba) / 2) * sin(e1 / 2)
+                          : norm_ai * sin(aa) - norm_bi * sin(ba);
+    if (sums->gradient_only)
+        return;
     double of_student = norm_ai > 0 ? correction(aa, ba, e1, l->own_angle[i]) : -arc_cosine(ba);
-    *correction_sum += norm_bi * norm_aj * of_student;
-    *correction_sum -= norm_bi * norm_bj * correction(ba, bb, e2, l->own_angle[j]);
+    sums->correction_sum += norm_bi * norm_aj * of_student;
+    sums->correction_sum -= norm_bi * norm_bj * correction(ba, bb, e2, l->own_angle[j]);
+}
+
+/* Sums over the columns. */
+struct sums {
+    double delta_squares, potential, potential_norm;
+};
+
+/* Column j of the student: its difference from the teacher's, its norm and their angle. */
+static void look_at_column(struct landscape *l, const double *student, int64_t j, bool gradient_only,
+                           struct sums *sums)
+{
+    const struct kernels *kernels = l->kernels;
+    const int64_t d = l->dimension, stride = l->stride;
+    const double *b = l->teacher + j * stride;
+    const double b_norm = l->teacher_norm[j];
+    double *delta = l->delta + j * stride, *a = l->student + j * stride;
+    memcpy(a, student + j * d, (size_t)d * sizeof *a);
+    for (int64_t i = 0; i < d; ++i)
+        delta[i] = a[i] - b[i];
+    const double delta_delta = kernels->dot(stride, delta, delta), b_delta = kernels->dot(stride, b, delta);
+    const double gain = 2 * b_delta + delta_delta; /* ||a||^2 - ||b||^2 */
+    const double a_norm = sqrt(kernels->dot(stride, a, a)), norms = a_norm + b_norm;
+    l->student_norm[j] = a_norm;
+    /* Of a student that is small beside its teacher little is left in delta = a - b. */
+    l->student_scale[j] = a_norm > 1e-3 * b_norm ? 1 / a_norm : NAN;
+    l->norm_difference[j] = norms > 0 ? gain / norms : 0;
+    sums->delta_squares += delta_delta;
+    sums->potential -= gain;
+    sums->potential_norm -= l->norm_difference[j];
+    if (gradient_only && a_norm > 1e-3 * b_norm && b_norm > 0) {
+        /* The perpendicular part, as in own_angle(), by vectors. */
+        const double along = -b_delta / (b_norm * b_norm);
+        memcpy(l->perpendicular, delta, (size_t)stride * sizeof *delta);
+        kernels->combine(stride, 1, b, &along, l->perpendicular);
+        const double squares = kernels->dot(stride, l->perpendicular, l->perpendicular);
+        l->own_angle[j] = atan2(sqrt(squares) * b_norm, b_norm * b_norm + b_delta);
+        l->own_sine[j] = sqrt(squares) / a_norm;
+        return;
+    }
+    l->own_sine[j] = NAN;
+    l->own_angle[j] = own_angle(kernels, d, stride, b, b_norm, delta, a, a_norm);
+    const double half = sin(l->own_angle[j] / 2);
+    l->one_minus_cosine[j] = 2 * half * half;
+}
+
+/* pi times column j of the gradient, but for the products of delta and the teacher with the angles, which stay in
+ * l->complement and l->difference. Returns what the pairs lack to the loss. */
+static double look_at_pairs(struct landscape *l, const double *student, int64_t j, bool gradient_only)
+{
+    const int64_t d = l->dimension, at = j * l->stride;
+    struct kernels_pairs pairs = {
+        .dimension = d,
+        .teacher_norm = l->teacher_norm,
+        .teacher_scale = l->teacher_scale,
+        .student_scale = l->student_scale,
+        .norm_difference = l->norm_difference,
+        .one_minus_cosine = l->one_minus_cosine,
+        .teacher_gram = l->teacher_gram + at,
+        .teacher_angle = l->teacher_angle + at,
+        .teacher_cosine = l->teacher_cosine + at,
+        .teacher_sine = l->teacher_sine + at,
+        .teacher_delta = l->teacher_delta + at,
+        .delta_student = l->delta_student + at,
+        .column_teacher_norm = l->teacher_norm[j],
+        .column_teacher_scale = l->teacher_scale[j],
+        .column_student_norm = l->student_norm[j],
+        .column_student_scale = l->student_scale[j],
+        .column_norm_difference = l->norm_difference[j],
+        .column_one_minus_cosine = l->one_minus_cosine[j],
+        .gradient_only = gradient_only,
+        .angle_complement = l->complement + at,
+        .angle_difference = l->difference + at,
+        .careful = l->careful,
+    };
+    l->kernels->pairs(&pairs);
+    for (int64_t n = 0; n < pairs.careful_count; ++n)
+        careful_pair(l, student, l->careful[n], j, &pairs);
+    /* The term along a^_j; products add the others. */
+    const double along = l->student_norm[j] > 0 ? pairs.sine_sum / l->student_norm[j] : 0;
+    for (int64_t i = 0; i < d; ++i) {
+        l->gradient[at + i] = along * student[j * d + i];
+        l->difference[at + i] = -l->difference[at + i];
+    }
+    return pairs.correction_sum;
+}
+
+/* pi times the gradient, into l->gradient, from finite columns that have been looked at; returns what the pairs lack to the
+ * loss. */
+static double add_gradient(struct landscape *l, const double *student, bool gradient_only)
+{
+    const int64_t d = l->dimension, stride = l->stride;
+    for (int64_t j = 0; d <= SMALL_DIMENSION && j < d; ++j)
+        for (int64_t i = 0; i < d; ++i)
+            l->delta_rows[i * stride + j] = l->delta[j * stride + i];
+    product_of_transposed(l, l->teacher, l->teacher_rows, l->delta, stride, l->teacher_delta);
+    product_of_transposed(l, l->delta, l->delta_rows, student, d, l->delta_student);
+    double correction_sum = 0;
+    for (int64_t j = 0; j < d; ++j)
+        correction_sum += look_at_pairs(l, student, j, gradient_only);
+    add_product(l, l->delta, l->complement, l->gradient);
+    add_product(l, l->teacher, l->difference, l->gradient);
+    return correction_sum;
 }
 
 /* Everything at `student`; the gradient stays in l->gradient. */
 static void evaluate(struct landscape *l, const double *student, struct diagnostics *ret)
 {
     const int64_t d = l->dimension, stride = l->stride;
-    double delta_squares = 0, potential = 0, potential_norm = 0;
-    for (int64_t j = 0; j < d; ++j) {
-        const double *b = l->teacher + j * stride;
-        double *delta = l->delta + j * stride, *a = l->student + j * stride;
-        memcpy(a, student + j * d, (size_t)d * sizeof *a);
-        for (int64_t i = 0; i < d; ++i)
-            delta[i] = a[i] - b[i];
-        double delta_delta = l->kernels->dot(stride, delta, delta);
-        double gain = 2 * l->kernels->dot(stride, b, delta) + delta_delta; /* ||a||^2 - ||b||^2 */
-        delta_squares += delta_delta;
-        potential -= gain;
-        l->student_norm[j] = sqrt(l->kernels->dot(stride, a, a));
-        /* Of a student that is small beside its teacher little is left in delta = a - b. */
-        l->student_scale[j] = l->student_norm[j] > 1e-3 * l->teacher_norm[j] ? 1 / l->student_norm[j] : NAN;
-        double norms = l->student_norm[j] + l->teacher_norm[j];
-        l->norm_difference[j] = norms > 0 ? gain / norms : 0;
-        potential_norm -= l->norm_difference[j];
-        l->own_angle[j] =
-            own_angle(l->kernels, d, stride, b, l->teacher_norm[j], delta, a, l->student_norm[j]);
-        double half = sin(l->own_angle[j] / 2);
-        l->one_minus_cosine[j] = 2 * half * half;
-    }
-    ret->error = sqrt(delta_squares / (double)d);
-    ret->potential = potential;
-    ret->potential_norm = potential_norm;
-    if (!isfinite(delta_squares)) {
+    struct sums sums = {0};
+    for (int64_t j = 0; j < d; ++j)
+        look_at_column(l, student, j, false, &sums);
+    ret->error = sqrt(sums.delta_squares / (double)d);
+    ret->potential = sums.potential;
+    ret->potential_norm = sums.potential_norm;
+    if (!isfinite(sums.delta_squares)) {
         ret->loss = ret->alignment = ret->gradient_norm = NAN;
         for (int64_t at = 0; at < d * stride; ++at)
             l->gradient[at] = NAN;
         return;
     }
 
-    for (int64_t j = 0; d <= SMALL_DIMENSION && j < d; ++j)
-        for (int64_t i = 0; i < d; ++i)
-            l->delta_rows[i * stride + j] = l->delta[j * stride + i];
-    product_of_transposed(l, l->teacher, l->teacher_rows, l->delta, stride, l->teacher_delta);
-    product_of_transposed(l, l->delta, l->delta_rows, student, d, l->delta_student);
-
-    double correction_sum = 0;
-    for (int64_t j = 0; j < d; ++j) {
-        const int64_t at = j * stride;
-        struct kernels_pairs pairs = {
-            .dimension = d,
-            .teacher_norm = l->teacher_norm,
-            .teacher_scale = l->teacher_scale,
-            .student_scale = l->student_scale,
-            .norm_difference = l->norm_difference,
-            .one_minus_cosine = l->one_minus_cosine,
-            .teacher_gram = l->teacher_gram + at,
-            .teacher_angle = l->teacher_angle + at,
-            .teacher_cosine = l->teacher_cosine + at,
-            .teacher_sine = l->teacher_sine + at,
-            .teacher_delta = l->teacher_delta + at,
-            .delta_student = l->delta_student + at,
-            .column_teacher_norm = l->teacher_norm[j],
-            .column_teacher_scale = l->teacher_scale[j],
-            .column_student_norm = l->student_norm[j],
-            .column_student_scale = l->student_scale[j],
-            .column_norm_difference = l->norm_difference[j],
-            .column_one_minus_cosine = l->one_minus_cosine[j],
-            .angle_complement = l->complement + at,
-            .angle_difference = l->difference + at,
-            .careful = l->careful,
-        };
-        l->kernels->pairs(&pairs);
-        for (int64_t n = 0; n < pairs.careful_count; ++n)
-            careful_pair(l, student, l->careful[n], j, &pairs.sine_sum, &pairs.correction_sum);
-        correction_sum += pairs.correction_sum;
-        /* The term along a^_j; the products below add the others. */
-        double along = l->student_norm[j] > 0 ? pairs.sine_sum / l->student_norm[j] : 0;
-        for (int64_t i = 0; i < d; ++i) {
-            l->gradient[at + i] = along * student[j * d + i];
-            l->difference[at + i] = -l->difference[at + i];
-        }
-    }
-    add_product(l, l->delta, l->complement, l->gradient);
-    add_product(l, l->teacher, l->difference, l->gradient);
-
+    const double correction_sum = add_gradient(l, student, false);
     double squares = 0, along_delta = 0;
     for (int64_t j = 0; j < d; ++j) {
         for (int64_t i = 0; i < d; ++i)
@@ -346,7 +397,7 @@ static void evaluate(struct landscape *l, const double *student, struct diagnost
         along_delta += l->kernels->dot(stride, l->gradient + j * stride, l->delta + j * stride);
     }
     ret->loss = along_delta / 2 + correction_sum / (2 * PI);
-    ret->alignment = delta_squares > 0 ? along_delta / delta_squares : NAN;
+    ret->alignment = sums.delta_squares > 0 ? along_delta / sums.delta_squares : NAN;
     ret->gradient_norm = sqrt(squares);
 }
 
@@ -417,6 +468,14 @@ void landscape_measure(struct landscape *l, const double *student, struct diagno
 
 void landscape_gradient(struct landscape *l, const double *student, double *ret)
 {
-    struct diagnostics unused;
-    landscape_measure(l, student, &unused, ret);
+    const int64_t d = l->dimension;
+    struct sums sums = {0};
+    for (int64_t j = 0; j < d; ++j)
+        look_at_column(l, student, j, true, &sums);
+    const bool finite = isfinite(sums.delta_squares);
+    if (finite)
+        add_gradient(l, student, true);
+    for (int64_t j = 0; j < d; ++j)
+        for (int64_t i = 0; i < d; ++i)
+            ret[j * d + i] = finite ? 1 / PI * l->gradient[j * l->stride + i] : NAN;
 }

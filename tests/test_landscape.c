@@ -138,6 +138,47 @@ static void the_teacher_is_the_minimum(void **state)
     landscape_free(NULL);
 }
 
+/* landscape_gradient() against landscape_measure() at dimensions around those where products and vectors change, from far away
+ * to next to the teacher, with columns that are zero, tiny, parallel to the teacher's, or opposite to them. */
+static void the_gradient_alone_is_the_same(void **state)
+{
+    (void)state;
+    static const int64_t dimensions[] = {1, 2, 7, 8, 9, 33, 64, 65, 100};
+    for (size_t i = 0; i < sizeof dimensions / sizeof *dimensions; ++i) {
+        const int64_t d = dimensions[i], n = d * d;
+        double *b = linalg_new(rng_padded(n)), *w = linalg_new(rng_padded(n)), *a = linalg_new(n);
+        double *expected = linalg_new(n), *gradient = linalg_new(n);
+        rng_normals(kernels, rng_key(3, 0, d, RNG_TEACHER), 0, n, b);
+        rng_normals(kernels, rng_key(3, 0, d, RNG_INITIAL), 0, n, w);
+        for (int64_t k = 0; k < n; ++k)
+            b[k] = 0.5 * b[k] / sqrt((double)d) + (k % (d + 1) == 0);
+        struct landscape *landscape;
+        assert_int_equal(landscape_new(kernels, d, b, &landscape, NULL), 0);
+        for (int exponent = 1; exponent >= -15; exponent -= 2)
+            for (int odd = 0; odd < 5; ++odd) {
+                for (int64_t k = 0; k < n; ++k)
+                    a[k] = b[k] + pow(10, exponent) * w[k];
+                static const double factors[] = {0, 1e-9, 3, -1};
+                for (int64_t k = 0; odd > 0 && k < d; ++k)
+                    a[k] = factors[odd - 1] * b[k];
+                struct diagnostics diagnostics;
+                landscape_measure(landscape, a, &diagnostics, expected);
+                landscape_gradient(landscape, a, gradient);
+                for (int64_t k = 0; k < n; ++k)
+                    assert_true(fabs(gradient[k] - expected[k]) <= 1e-13 * diagnostics.gradient_norm);
+            }
+        a[0] = NAN;
+        landscape_gradient(landscape, a, gradient);
+        assert_true(isnan(gradient[0]) && isnan(gradient[n - 1]));
+        landscape_free(landscape);
+        free(b);
+        free(w);
+        free(a);
+        free(expected);
+        free(gradient);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +186,7 @@ int main(void)
         cmocka_unit_test(gradient_is_the_derivative),
         cmocka_unit_test(zero_columns_have_no_gradient),
         cmocka_unit_test(the_teacher_is_the_minimum),
+        cmocka_unit_test(the_gradient_alone_is_the_same),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

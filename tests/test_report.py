@@ -144,12 +144,12 @@ def test_trajectories_are_those_of_the_command(sweep_file):
     sweep = open_sweep(path)
     header, packed = report.collect_trajectories(sweep)
     raw = gzip.decompress(packed)
-    assert [field["name"] for field in header["fields"]] == list(report.FIELDS)
+    assert [field["name"] for field in header["fields"]] == report.shown_fields(sweep)
     assert header["note"] == ""
-    for name in report.FIELDS:
+    for name in report.shown_fields(sweep):
         bands = trajectories.bands(sweep, name, quantiles=(report.QUANTILES[0], report.QUANTILES[2]))
-        edges = bands.quantiles.transpose("quantile", *report.SETTING_AXES, "step").values.reshape(2, 12, 4)
-        middle = bands["median"].transpose(*report.SETTING_AXES, "step").values.reshape(12, 4)
+        edges = bands.quantiles.transpose("quantile", *report.setting_axes(sweep), "step").values.reshape(2, 12, 4)
+        middle = bands["median"].transpose(*report.setting_axes(sweep), "step").values.reshape(12, 4)
         expected = np.stack([edges[0], middle, edges[1]])
         expected = np.where(np.isfinite(expected), expected, np.nan)
         assert np.isfinite(expected).any() and (name in report.SIGNED_FIELDS or np.isnan(expected).any())
@@ -164,8 +164,8 @@ def test_trajectories_are_those_of_the_command(sweep_file):
 
 
 def report_place(sweep, setting: int) -> dict[str, int]:
-    sizes = [sweep.sizes[name] for name in report.SETTING_AXES]
-    return dict(zip(report.SETTING_AXES, map(int, np.unravel_index(setting, sizes))))
+    sizes = [sweep.sizes[name] for name in report.setting_axes(sweep)]
+    return dict(zip(report.setting_axes(sweep), map(int, np.unravel_index(setting, sizes))))
 
 
 def test_trajectories_are_thinned_to_their_budget_and_say_so(realistic_file):

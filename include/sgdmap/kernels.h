@@ -41,6 +41,7 @@ struct kernels_pairs {
     double column_student_norm, column_student_scale;
     double column_norm_difference;
     double column_one_minus_cosine;
+    bool gradient_only;       /* correction_sum is not wanted, nor are the arguments that it alone needs */
     double *angle_complement; /* out: pi - angle(a_i, a_j) */
     double *angle_difference; /* out: angle(a_i, a_j) - angle(b_i, a_j) */
     double sine_sum;          /* out: sum_i ||a_i|| sin(a_i, a_j) - ||b_i|| sin(b_i, a_j) */

@@ -39,7 +39,8 @@ void landscape_free(struct landscape *landscape);
 void landscape_measure(struct landscape *landscape, const double *student, struct diagnostics *ret,
                        double *gradient);
 
-/* The gradient alone: ret [d][d], as by landscape_measure() but where that puts the columns into another order. */
+/* The gradient alone, in about half the time: ret [d][d]. Accurate as landscape_measure()'s, but next to a permutation of the
+ * teacher's columns only to rounding of its summands. */
 void landscape_gradient(struct landscape *landscape, const double *student, double *ret);
 
 #endif

@@ -16,9 +16,11 @@ void bench_setup(void);
 const char *bench_family(void);
 const char *bench_kernels(void);
 struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs);
+struct trainer *bench_new_kind(int64_t dimension, int64_t batch, int64_t runs, const int64_t *kinds);
 void bench_free(struct trainer *trainer);
 double bench_step(struct trainer *trainer, double seconds);
 double bench_products(int64_t dimension, int64_t batch, int64_t runs, double seconds);
+double bench_exact_products(int64_t dimension, double seconds);
 double bench_peak(double seconds);
 void bench_parts(int64_t dimension, int64_t batch, double seconds, double *ret);
 
@@ -37,20 +39,35 @@ const char *bench_kernels(void)
     return kernels_select(NULL)->name;
 }
 
-/* A group of which no run ends and that has taken its first record. */
-struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs)
+/* A group of which no run ends and that has taken its first record. kinds [6]: gradient, samples of the training set, input,
+ * whether labels have noise, and runs have different schedules; how many kinds of teachers there are, or -1: one,
+ * orthogonal. */
+struct trainer *bench_new_kind(int64_t dimension, int64_t batch, int64_t runs, const int64_t *kinds)
 {
     struct train_run *list = calloc((size_t)runs, sizeof *list);
     const int64_t steps[] = {0, INT64_C(1) << 40};
     if (list == NULL)
         return NULL;
     for (int64_t r = 0; r < runs; ++r)
-        list[r] = (struct train_run){.step_size = 1e-9, .init_scale = 1, .teacher_norm = 0.5};
+        list[r] = (struct train_run){
+            .step_size = 1e-9,
+            .init_scale = 1,
+            .teacher_norm = 0.5,
+            .noise = kinds[3] != 0 ? 0.1 : 0,
+            .schedule = (enum schedule_kind)(kinds[4] != 0 ? r % SCHEDULE_KIND_COUNT : SCHEDULE_CONSTANT),
+            /* One after the other, as in a sweep. */
+            .teacher = kinds[5] < 0 ? TEACHER_ORTHOGONAL : (enum teacher_kind)(r * kinds[5] / runs)};
+    const bool population = kinds[0] == GRADIENT_POPULATION;
     const struct train_group group = {.dimension = dimension,
-                                      .batch_size = batch,
-                                      .in_lanes = cost_in_lanes(dimension, runs),
+                                      .batch_size = population ? 0 : batch,
+                                      .gradient = (enum gradient_kind)kinds[0],
+                                      .data = kinds[1],
+                                      .input = (enum input_kind)kinds[2],
+                                      .in_lanes = !population && cost_in_lanes(dimension, runs),
                                       .seed = 1,
                                       .steps = steps[1],
+                                      .teacher_rank = 1,
+                                      .decay = 1e6,
                                       .record_count = 2,
                                       .record_steps = steps,
                                       .fields = 1u << RECORD_ERROR,
@@ -63,6 +80,11 @@ struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs)
         trainer_advance(trainer, 0);
     free(list);
     return trainer;
+}
+
+struct trainer *bench_new(int64_t dimension, int64_t batch, int64_t runs)
+{
+    return bench_new_kind(dimension, batch, runs, (const int64_t[6]){[5] = 1});
 }
 
 void bench_free(struct trainer *trainer)
@@ -132,6 +154,36 @@ static const struct bench_isa *isa(void)
         if (strcmp(all[i]->name, bench_kernels()) == 0)
             return all[i];
     return &bench_isa_baseline;
+}
+
+/* The four products of [d][d] matrices that a step along the population's gradient needs: of teacher and student with the
+ * student's columns, and with the angles between them. By BLIS, or the smallest ones by the kernel that is faster there. */
+double bench_exact_products(int64_t dimension, double seconds)
+{
+    const int64_t d = dimension, n = kernels_padded(d);
+    double *a = linalg_new(n * d), *b = linalg_new(n * d), *c = linalg_new(n * d);
+    double time = NAN;
+    if (a != NULL && b != NULL && c != NULL) {
+        for (int64_t i = 0; i < n * d; ++i) {
+            a[i] = 1e-3 * (double)(i % 7);
+            b[i] = 1e-3 * (double)(i % 5);
+        }
+        const double start = stopwatch_now();
+        int64_t steps = 0;
+        for (time = 0; steps < 1 || time < seconds; ++steps, time = stopwatch_now() - start)
+            for (int product = 0; product < 4; ++product) {
+                if (d <= 64)
+                    kernels_select(NULL)->multiply(n, d, d, a, n, b, false, c);
+                else
+                    linalg_product(product % 2 == 0 ? LINALG_TRANSPOSED : LINALG_PLAIN, d, d, d, a, n, b, n,
+                                   0, c, n);
+            }
+        time /= (double)steps;
+    }
+    free(a);
+    free(b);
+    free(c);
+    return time;
 }
 
 /* A fused multiply-add of two flop, of the 32 or so that the core can have under way. */

@@ -115,6 +115,79 @@ def test_one_run_only(tmp_path):
     assert sgdmap("status", tmp_path / "one.h5").returncode == 0
 
 
+KINDS = {
+    "samples": """\
+seed: 3
+grid: {dimension: [3, 9], step_size: [0.003, 0.03], init_scale: [0, 1], teacher_norm: 0.5, batch_size: [1, 20],
+       data: [online, 50], input: [gaussian, laplace], teacher: [gaussian, orthogonal, low_rank, diagonal],
+       noise: [0, 0.2], schedule: [constant, inverse_time, cosine], replicates: 2}
+training: {steps: 200, tolerance: 0.1, teacher_rank: 2, decay: 30, test_samples: 300}
+records: {count: 8}
+output: {weights: final}
+""",
+    "population": """\
+seed: 3
+grid: {dimension: [3, 9, 30], step_size: {log: [0.003, 3], count: 12}, init_scale: [0, 1], teacher_norm: 0.5, batch_size: 20,
+       gradient: [population, minibatch], input: [student_t, gaussian], replicates: 2}
+training: {steps: 200, tolerance: 1.0e-2}
+records: {count: 8}
+""",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_training(tmp_path, kind):
+    """The same bits by ranks, shards and after a kill; settings as asked for; what a run is told on the command line."""
+    (tmp_path / "kinds.yaml").write_text(KINDS[kind])
+    one, path = tmp_path / "one.h5", tmp_path / "three.h5"
+    assert sgdmap("run", tmp_path / "kinds.yaml", "-o", one).returncode == 0
+    with h5py.File(one) as file:
+        assert set(file["status"][:]) <= {2, 3, 4, 5} and 2 in file["status"][:]
+        assert ("test_loss" in file) == (kind == "samples") == ("gradient" not in file)
+        names = file["loss"].attrs["coordinates"].decode().split()
+        settings = list(zip(*(file[name][:].tolist() for name in names)))
+        assert len(set(settings)) == len(settings) == np.prod([len(set(file[name][:])) for name in names])
+        if kind == "samples":
+            assert names == ["dimension", "batch_size", "data", "input", "replicate", "teacher", "teacher_norm", "link", "noise", "schedule",
+                             "step_size", "init_scale"]
+            assert file["data"][0] == 0 and set(file["data"][:]) == {0, 50}
+            assert file["teacher"].attrs["flag_meanings"] == b"gaussian orthogonal low_rank diagonal"
+            assert np.isfinite(file["test_loss"][:, 0]).all()
+        else:
+            exact = file["gradient"][:] == 1
+            pairs = file["loss"][:][exact], file["batch_loss"][:][exact]
+            assert np.array_equal(*pairs, equal_nan=True) and exact.sum() == len(exact) / 2
+        run = int(np.flatnonzero((file["dimension"][:] == 9) & (file["status"][:] != 3))[-1])
+    result = sgdmap("replay", one, run)
+    assert result.returncode == 0 and "the same bits" in result.stdout
+    assert re.search("data 50.*teacher diagonal.*noise 0.2.*schedule cosine" if kind == "samples" else "gradient minibatch", result.stdout)
+
+    process = subprocess.Popen([PROGRAM, "run", tmp_path / "kinds.yaml", "-o", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_runs(path, 10, process)
+    process.kill()
+    process.wait()
+    assert sgdmap("run", tmp_path / "kinds.yaml", "-o", path, ranks=3).returncode == 0
+    assert_same(one, path)
+    for shard in range(3):
+        assert sgdmap("run", tmp_path / "kinds.yaml", "-o", tmp_path / f"{shard}.h5", "--shard", f"{shard}/3").returncode == 0
+    merged = sgdmap("merge", "-o", tmp_path / "merged.h5", *(tmp_path / f"{shard}.h5" for shard in range(3)))
+    assert merged.returncode == 0, merged.stderr
+    assert_same(one, tmp_path / "merged.h5")
+    assert "0 damaged" in sgdmap("verify", tmp_path / "merged.h5").stdout
+    text = sgdmap("status", one).stdout
+    assert ("data online" in text and "schedule cosine" in text) if kind == "samples" else "gradient population" in text
+
+
+def test_a_sweep_of_population_alone_has_no_batches(tmp_path):
+    text = KINDS["population"].replace(" batch_size: 20,\n", "\n").replace("[population, minibatch]", "population")
+    (tmp_path / "exact.yaml").write_text(text)
+    assert sgdmap("run", tmp_path / "exact.yaml", "-o", tmp_path / "exact.h5").returncode == 0
+    with h5py.File(tmp_path / "exact.h5") as file:
+        assert not file["batch_size"][:].any() and (file["gradient"][:] == 1).all()
+        assert np.isfinite(file["batch_loss"][:, 0]).all()
+    assert "B =" not in sgdmap("status", tmp_path / "exact.h5").stdout
+
+
 def test_weights_are_those_of_the_last_step(reference):
     with h5py.File(reference) as file:
         d, bound, runs = file["dimension"][:], file["teacher_norm"][:], np.arange(len(file["run"]))

@@ -54,7 +54,7 @@ if [ "$what" = all ]; then
   # What ends in _isa.c is compiled by its flags alone; clang-tidy's "N warnings generated" says nothing.
   step "lint" bash -c 'set -o pipefail
     ls src/*.c | grep -v _isa | xargs -n 4 -P "$(nproc)" clang-tidy -p build --quiet 2> >(grep -v "warnings\? \(generated\|treated\)" >&2)'
-  step "scripts" shellcheck -S warning jobs/*.sh jobs/submit tests/run.sh tests/slurm/cluster
+  step "scripts" shellcheck -S warning jobs/*.sh jobs/*/*.sh jobs/submit tests/run.sh tests/slurm/cluster
   # cppcheck does not know of scoped cleanup (the attribute) in store.c, the only place that has it.
   step "cppcheck" cppcheck --enable=warning,performance,portability --std=c11 --suppress=missingIncludeSystem \
     --suppress=memleak:src/store.c -I include -I build/src -j "$(nproc)" --quiet --error-exitcode=1 \

@@ -103,7 +103,24 @@ static void check_axis(const struct axis *axis, double low, double high)
 static void check_bounds(const struct config *config)
 {
     check_axis(&config->axes[AXIS_DIMENSION], 1, CONFIG_DIMENSION_MAX);
-    check_axis(&config->axes[AXIS_BATCH_SIZE], 1, CONFIG_BATCH_SIZE_MAX);
+    bool minibatch = false, population = false, low_rank = false;
+    for (int64_t i = 0; i < config->axes[AXIS_GRADIENT].count; i++)
+        *(config->axes[AXIS_GRADIENT].values[i] == GRADIENT_POPULATION ? &population : &minibatch) = true;
+    for (int64_t i = 0; i < config->axes[AXIS_TEACHER].count; i++)
+        low_rank = low_rank || config->axes[AXIS_TEACHER].values[i] == TEACHER_LOW_RANK;
+    check_axis(&config->axes[AXIS_BATCH_SIZE], minibatch ? 1 : 0, minibatch ? CONFIG_BATCH_SIZE_MAX : 0);
+    check_axis(&config->axes[AXIS_GRADIENT], 0, GRADIENT_KIND_COUNT - 1);
+    check_axis(&config->axes[AXIS_DATA], 0, population ? 0 : 1e8);
+    check_axis(&config->axes[AXIS_TEACHER], 0, TEACHER_KIND_COUNT - 1);
+    check_axis(&config->axes[AXIS_NOISE], 0, population ? 0 : 1e6);
+    check_axis(&config->axes[AXIS_SCHEDULE], 0, SCHEDULE_KIND_COUNT - 1);
+    CHECK(!population || config->axes[AXIS_BATCH_SIZE].count == 1);
+    CHECK(low_rank ? config->teacher_rank >= 1 : config->teacher_rank == 0);
+    for (int64_t i = 0; i < config->axes[AXIS_DIMENSION].count; i++)
+        CHECK(config->teacher_rank <= config->axes[AXIS_DIMENSION].values[i]);
+    CHECK(config->test_samples >= 0 && config->test_samples <= 10000000);
+    CHECK((config->test_samples > 0) == (config->fields >> RECORD_TEST_LOSS & 1));
+    CHECK(config->decay >= 0 && config->decay <= 1e12);
     check_axis(&config->axes[AXIS_INPUT], 0, INPUT_KIND_COUNT - 1);
     check_axis(&config->axes[AXIS_LINK], 0, LINK_KIND_COUNT - 1);
     check_axis(&config->axes[AXIS_TEACHER_NORM], 0, 1e6);
@@ -208,6 +225,15 @@ static void check_read(const struct input *input, int expected)
     free(lines);
 }
 
+/* Of the grid: they cost memory. Axes have at most a million values each. */
+static double blocks_of(const struct config *config)
+{
+    double ret = 1;
+    for (int axis = AXIS_DIMENSION; axis <= AXIS_DATA; axis++)
+        ret *= (double)config->axes[axis].count;
+    return ret;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     /* What was accepted before, to be compared with. */
@@ -228,7 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check_difference(&config, &other);
             config_done(&other);
         }
-        if (config.axes[AXIS_DIMENSION].count * config.axes[AXIS_BATCH_SIZE].count <= VALUES_MAX)
+        if (blocks_of(&config) <= VALUES_MAX)
             check_grid(&config);
         config_done(&config);
     }

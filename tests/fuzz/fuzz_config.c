@@ -117,7 +117,7 @@ static void check_bounds(const struct config *config)
     CHECK(!population || config->axes[AXIS_BATCH_SIZE].count == 1);
     CHECK(low_rank ? config->teacher_rank >= 1 : config->teacher_rank == 0);
     for (int64_t i = 0; i < config->axes[AXIS_DIMENSION].count; i++)
-        CHECK(config->teacher_rank <= config->axes[AXIS_DIMENSION].values[i]);
+        CHECK((double)config->teacher_rank <= config->axes[AXIS_DIMENSION].values[i]);
     CHECK(config->test_samples >= 0 && config->test_samples <= 10000000);
     CHECK((config->test_samples > 0) == (config->fields >> RECORD_TEST_LOSS & 1));
     CHECK(config->decay >= 0 && config->decay <= 1e12);

@@ -97,7 +97,15 @@ double cost_group(const struct cost_shape *shape, int64_t runs, int64_t teachers
            (double)runs * (double)shape->records * cost_record(shape);
 }
 
-/* The arrays of train.c and landscape.c, and the rows of weights on their way to the file. */
+/* Doubles of the sets of samples that are kept, the order of the training set's, and their labels' noise. */
+static int64_t sets_memory(const struct cost_shape *shape)
+{
+    const int64_t d = shape->dimension, data = shape->data, test = shape->test;
+    return (samples_are_kept(d, data) ? data * d : 0) + data + (data + 1) / 2 +
+           (samples_are_kept(d, test) ? test * d : 0) + (test > 0 ? SAMPLES_PIECE * (2 * d + 2) : 0);
+}
+
+/* The arrays of train.c, samples.c and landscape.c, and the rows of weights on their way to the file. */
 int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teachers)
 {
     const int64_t d = shape->dimension, matrix = d * (d + 8), lanes = cost_unit(shape->in_lanes);
@@ -107,11 +115,10 @@ int64_t cost_memory(const struct cost_shape *shape, int64_t runs, int64_t teache
     const int64_t landscapes = teachers * (13 * matrix + shape->test);
     const int64_t samples = shape->in_lanes ? KERNELS_STEP_SAMPLES : shape->batch_size + 8;
     const int64_t workspace = samples * (d + 1) * lanes + matrix * lanes;
-    const int64_t inputs = d * (shape->batch_size + 8) + INT64_C(64) * 1024 + shape->batch_size * lanes +
-                           (shape->test > 0 ? 256 * (d + 2) : 0);
+    const int64_t inputs =
+        (2 * d + 32) * (shape->batch_size + 16) + INT64_C(64) * 1024 + shape->batch_size * lanes;
     const int64_t spectral = 3 * matrix + 164 * (d + 8);
     const int64_t records = runs * shape->records * 10; /* the fields, and two for the phases */
     const int64_t reals = weights + landscapes + workspace + inputs + spectral + 4 * matrix + records;
-    return reals * (int64_t)sizeof(double) + samples_memory(d, shape->batch_size, shape->data, shape->test) +
-           LIBRARY_MEMORY;
+    return (reals + sets_memory(shape)) * (int64_t)sizeof(double) + LIBRARY_MEMORY;
 }

@@ -31,19 +31,11 @@ struct samples {
     int64_t epoch_steps; /* data / batch */
 };
 
-/* A set of more than this is not kept: 100,000 samples of dimension 280 are. */
-static const int64_t KEPT_BYTES_MAX = INT64_C(256) << 20;
-
 /* Samples that are transposed at a time, so that a line of the cache is written whole. */
 enum { TILE = 16 };
 
 /* Variates of uniform entries have variance 1, so they reach to sqrt 3. */
 static const double UNIFORM_BOUND = 0x1.bb67ae8584caap0;
-
-static bool is_kept(int64_t dimension, int64_t count)
-{
-    return count <= KEPT_BYTES_MAX / (int64_t)sizeof(double) / dimension;
-}
 
 /* Sample n of a set into ret [padded]. */
 static void draw_one(const struct samples *s, const struct set *set, int64_t n, double *ret)
@@ -109,15 +101,6 @@ static void draw_piece(const struct samples *s, int64_t piece, double *ret)
     take(s, &s->test, NULL, piece * SAMPLES_PIECE, piece_samples(s, piece), SAMPLES_PIECE, ret);
 }
 
-int64_t samples_memory(int64_t dimension, int64_t batch, int64_t data, int64_t test)
-{
-    const int64_t stream = (batch > TILE ? batch : TILE) * (dimension + 32);
-    const int64_t kept = (is_kept(dimension, data) ? data : 0) + (is_kept(dimension, test) ? test : 0) +
-                         (test > 0 ? SAMPLES_PIECE : 0);
-    return (stream + kept * dimension + batch + data + 64) * (int64_t)sizeof(double) +
-           data * (int64_t)sizeof(uint32_t);
-}
-
 int samples_new(const struct kernels *kernels, const struct samples_plan *plan, struct samples **ret,
                 struct error *err)
 {
@@ -137,7 +120,7 @@ int samples_new(const struct kernels *kernels, const struct samples_plan *plan, 
     s->shuffle = rng_key(plan->seed, plan->replicate, d, RNG_SHUFFLE);
     s->data = set_of(plan, RNG_DATA, plan->data);
     s->test = set_of(plan, RNG_TEST, plan->test);
-    s->pieces_kept = is_kept(d, plan->test);
+    s->pieces_kept = samples_are_kept(d, plan->test);
     const int64_t stream = rng_padded(batch * pitch), labels = fixed ? plan->data : batch;
     const int64_t pieces = s->pieces_kept || plan->test == 0 ? piece_count(plan->test) : 1;
     bool ok = (s->stream = linalg_new(stream > TILE * s->padded ? stream : TILE * s->padded)) != NULL;
@@ -145,7 +128,7 @@ int samples_new(const struct kernels *kernels, const struct samples_plan *plan, 
         ok = (s->uniforms = linalg_new(rng_padded(labels))) != NULL && ok;
     if (fixed)
         ok = (s->order = malloc((size_t)plan->data * sizeof *s->order)) != NULL && ok;
-    if (fixed && is_kept(d, plan->data))
+    if (fixed && samples_are_kept(d, plan->data))
         ok = (s->data.kept = linalg_new(plan->data * d)) != NULL && ok;
     if (pieces > 0)
         ok = (s->pieces = linalg_new(pieces * d * SAMPLES_PIECE)) != NULL && ok;

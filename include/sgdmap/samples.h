@@ -33,8 +33,11 @@ WARN_UNUSED int samples_new(const struct kernels *kernels, const struct samples_
                             struct samples **ret, struct error *err);
 void samples_free(struct samples *samples);
 
-/* Bytes that it takes at the most. */
-int64_t samples_memory(int64_t dimension, int64_t batch, int64_t data, int64_t test);
+/* Is a set kept in memory? 100,000 samples of dimension 280 are. */
+static inline bool samples_are_kept(int64_t dimension, int64_t count)
+{
+    return count <= (INT64_C(256) << 20) / (int64_t)sizeof(double) / dimension;
+}
 
 /* The inputs of a step: ret [d][stride], sample fastest: component c of sample n at ret[c * stride + n]. */
 void samples_step(struct samples *samples, int64_t step, int64_t stride, double *ret);

@@ -20,10 +20,16 @@ OUTCOMES = ("pending", "running", "converged", "diverged", "stalled", "unfinishe
 FLAGS = {
     "link": ("identity", "none"),
     "input": ("gaussian", "sphere", "student_t", "laplace", "uniform", "rademacher"),
+    "gradient": ("minibatch", "population"),
+    "teacher": ("gaussian", "orthogonal", "low_rank", "diagonal"),
+    "schedule": ("constant", "inverse_time", "cosine"),
     "status": OUTCOMES,
     "message": ("none", "out_of_memory"),
 }
 AXES = ("dimension", "batch_size", "input", "replicate", "teacher_norm", "link", "step_size", "init_scale")
+# Those that a file has only where a run is not at their default, among the others in the runs' nesting.
+ALL_AXES = ("dimension", "batch_size", "gradient", "data", "input", "replicate", "teacher", "teacher_norm", "link", "noise",
+            "schedule", "step_size", "init_scale")
 FIELDS = ("loss", "batch_loss", "error", "potential", "potential_norm", "alignment", "gradient_norm", "weight_norm")
 DEFAULTS: dict[str, Sequence[Any]] = {
     "dimension": [10], "batch_size": [200], "input": ["gaussian"], "replicate": range(2), "teacher_norm": [1.0],
@@ -51,14 +57,15 @@ def write_sweep(
 ) -> Path:
     """Write a result file with the layout of README's "The file": flat over runs, dimension scales, CF flags, fill values.
 
-    `order` permutes the runs of the grid; `settings` replaces the grid's product. The loss of run r at record s is
-    r + s/1000 (so that a test knows every value), the other fields the loss times their place in FIELDS plus 1. Runs
-    without an outcome keep fill values, diverged ones have NaN after the second record. `rows` gives, by a run's setting,
+    `axes` may have any of ALL_AXES; the file has those of AXES and these. `order` permutes the runs of the grid;
+    `settings` replaces the grid's product. The loss of run r at record s is r + s/1000 (so that a test knows every
+    value), the other fields the loss times their place in FIELDS plus 1. Runs without an outcome keep fill values, diverged ones have NaN after the second record. `rows` gives, by a run's setting,
     what other values some datasets have: trajectories [steps] by their names, or `phase2_step`.
     """
     grid = {**DEFAULTS, **(axes or {})}
+    names = [name for name in ALL_AXES if name in grid]
     if settings is None:
-        settings = [dict(zip(AXES, values)) for values in itertools.product(*(grid[name] for name in AXES))]
+        settings = [dict(zip(names, values)) for values in itertools.product(*(grid[name] for name in names))]
     if order is not None:
         settings = [settings[i] for i in order]
     results = [model(setting) for setting in settings]
@@ -88,17 +95,17 @@ def write_sweep(
             else:
                 for i, dim in enumerate(dims):
                     dataset.dims[i].attach_scale(file[dim])
-                if name not in AXES:
-                    dataset.attrs["coordinates"] = " ".join(AXES)
+                if name not in names:
+                    dataset.attrs["coordinates"] = " ".join(names)
 
         put("run", np.arange(runs, dtype=np.int64), ("run",), "run id")
         put("step", np.asarray(steps, dtype=np.int64), ("step",), "SGD step of each record")
-        for name in AXES:
+        for name in names:
             values = [setting[name] for setting in settings]
             if name in FLAGS:
                 stored = np.array([FLAGS[name].index(value) for value in values], dtype=np.int8)
             else:
-                integer = name in ("dimension", "batch_size", "replicate")
+                integer = name in ("dimension", "batch_size", "data", "replicate")
                 stored = np.array(values, dtype=np.int64 if integer else np.float64)
             put(name, stored, ("run",), name.replace("_", " "))
 

@@ -17,16 +17,18 @@ import zlib
 from pathlib import Path
 
 import h5py
+import matplotlib.text
 import numpy as np
 import PIL.Image
 import pytest
 import xarray as xr
-from conftest import AXES, FIELDS, OUTCOMES, converges_at_small_steps, write_sweep
+from conftest import ALL_AXES, AXES, FIELDS, FLAGS, OUTCOMES, converges_at_small_steps, write_sweep
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.image import imread
 
 from sgdmap_analysis import ArgumentError, SweepError, __version__, cli, guard, maps, open_sweep, select, style
 from sgdmap_analysis import sweep as sweep_module
+from sgdmap_analysis.commands.options import common_settings
 from sgdmap_analysis.statistics import convergence, most_frequent, outcome_counts, wilson_interval
 from sgdmap_analysis.sweep import decode_flags
 from sgdmap_analysis.where import choose, choose_box
@@ -39,6 +41,11 @@ GRIDS = {
         "dimension": [10, 20], "batch_size": [100, 200], "input": ["gaussian", "laplace"], "replicate": range(2),
         "teacher_norm": [0.5, 2.0], "link": ["identity", "none"], "step_size": [1e-3, 1e-1], "init_scale": [0.0, 1.0],
     },
+    "axes beside the default": {
+        "gradient": ["minibatch", "population"], "data": [0, 1000], "teacher": ["gaussian", "low_rank"], "noise": [0.0, 0.1],
+        "schedule": ["constant", "cosine"],
+    },
+    "some of them": {"schedule": ["cosine"], "data": [1000, 0], "batch_size": [10, 20]},
     "descending": {"dimension": [50, 10, 20], "step_size": [1.0, 0.1, 0.01]},
     "one run": {"replicate": [0], "step_size": [0.1], "init_scale": [1.0]},
 }
@@ -63,17 +70,18 @@ def test_every_run_stands_where_its_setting_says(sweep_file, grid, shuffled):
     sweep = open_sweep(path)
     flat = open_sweep(path, flat=True)
 
-    assert sweep.status.dims == AXES
-    assert sweep.loss.dims == (*AXES, "step")
-    for name in AXES:
+    axes = tuple(name for name in ALL_AXES if name in AXES or name in grid)
+    assert sweep.status.dims == axes == sweep_module.axes_of(sweep) == sweep_module.axes_of(flat)
+    assert sweep.loss.dims == (*axes, "step")
+    for name in axes:
         assert sweep[name].dims == (name,)
         assert sorted(set(flat[name].values)) == sorted(sweep[name].values)
-        if name not in ("input", "link"):
+        if name not in FLAGS:
             assert (np.diff(sweep[name].values) > 0).all()
     error, loss = sweep.final_error.load(), sweep.loss.load()
     for index in range(count):
         row = flat.isel(run=index)
-        place = {name: row[name].item() for name in AXES}
+        place = {name: row[name].item() for name in axes}
         assert sweep.run.sel(place).item() == index
         assert error.sel(place).item() == row.final_error.item()
         assert loss.sel(place).values[:2].tolist() == [index, index + 0.001]  # the file's rows are r + s/1000
@@ -360,6 +368,39 @@ def test_where_is_an_expression(sweep_file):
         choose_box(sweep, ["dimension==10 or step_size==1"])
 
 
+@pytest.mark.parametrize("where, count", [
+    ('gradient=="population"', 1), ("gradient in (population, minibatch)", 2), ("data=online", 1), ("data == online", 1),
+    ("data=0,1000", 2), ("data=1:", 2), ("online < data <= 1000", 1), ("noise=0", 1), ("noise>0", 2), ("noise=0.001:", 2),
+    ("schedule=cosine", 1), ("schedule != constant and noise == 0.1", 1), ("teacher=gaussian", 1), ("teacher==gaussian", 1),
+])
+def test_where_knows_axes_beside_their_default(sweep_file, where, count):
+    axes = {"gradient": ["minibatch", "population"], "data": [0, 1000, 5000], "noise": [0.0, 0.1, 1.0], "schedule": ["constant", "cosine"]}
+    sweep = open_sweep(sweep_file(axes))
+    box = choose_box(sweep, [where])
+    name = re.search("[a-z]+(?= ?[=<>!]| in)", where)[0]
+    assert box.sizes.get(name, 1) == count and "teacher" not in box.coords
+    assert box.sizes["step_size"] == 3
+
+
+def test_where_knows_axes_that_the_file_lacks(sweep_file, capsys):
+    """All of its runs have the default."""
+    path = sweep_file()
+    sweep = open_sweep(path)
+    for where in ("gradient=minibatch", "data=online", "data==0", "noise<=0", "schedule==constant", "teacher in (gaussian,)",
+                  "teacher!=diagonal", "noise=0:1"):
+        assert choose_box(sweep, [where]).identical(sweep), where
+    assert choose_box(sweep, ["noise==0 and step_size<0.05"]).sizes["step_size"] == 2
+    for where, message in (("gradient=population", "gradient has no value population; it has minibatch"),
+                           ("data==100", "data has no value 100; it has online"), ("noise>0", "no setting fulfils 'noise>0'"),
+                           ("schedule<1", "schedule has names"), ("data=offline", "'offline' is not a number"),
+                           ("data==constant", "data is compared with a number")):
+        assert run("map", path, "--json", "--where", where) == 2
+        assert message in capsys.readouterr().err
+    assert run("map", path, "--json", "--x", "noise") == 2
+    assert ("'noise' is not an axis of this file, whose runs all have 0; the axes are dimension, batch_size, input"
+            in capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("where, message", [
     ("dimension==11", "dimension has no value 11; it has 10, 20"), ("colour==1", "'colour' is not an axis; the axes are"),
     ("dimension==10 and dimension==20", "no setting fulfils"), ("dimension<step_size", "not with another axis"),
@@ -457,6 +498,13 @@ def test_scale_is_detected(values, scale):
     assert maps.axis_scale(np.array(values)) == scale
 
 
+@pytest.mark.parametrize("name, values, scale", [
+    ("data", [0, 100], "ordinal"), ("data", [0, 1000, 2000, 3000], "ordinal"), ("data", [100, 1000, 10000], "log"),
+    ("noise", [0.0, 0.01, 0.1, 1.0], "ordinal"), ("noise", [0.0, 0.1, 0.2, 0.3], "linear"), ("data", [0], "linear")])
+def test_scales_with_a_zero(name, values, scale):
+    assert maps.Axis.of(name, np.array(values)).scale == scale
+
+
 def test_edges():
     np.testing.assert_allclose(maps.cell_edges(np.array([0.0, 1.0, 2.0]), "linear"), [-0.5, 0.5, 1.5, 2.5])
     np.testing.assert_allclose(maps.cell_edges(np.array([0.0, 1.0, 3.0]), "linear"), [-0.5, 0.5, 2.0, 4.0])
@@ -489,6 +537,19 @@ def test_half_contour_lies_between_the_cells():
     assert maps.half_contour(x, y, np.ones((3, 5))) == []
     assert maps.half_contour(x, y, np.full((3, 5), np.nan)) == []
     assert maps.half_contour(x, maps.Axis.of("link", np.array(["a", "b", "c"])), probability) == []
+
+
+def test_no_line_is_drawn_between_fresh_samples_and_a_small_training_set():
+    x = maps.Axis.of("step_size", np.geomspace(1e-3, 1, 4))
+    y = maps.Axis.of("data", np.array([0, 100, 1000]))
+    probability = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0.0]])
+    lines = maps.half_contour(x, y, probability)
+    # Of fresh samples a line up and down; of the others one from the side, along 100 and 1000, to the top.
+    online = [line for line in lines if max(line[1]) <= 0.5]
+    assert len(online) == 1 and set(np.round(online[0][1], 6)) == {-0.5, 0, 0.5}
+    assert all(min(line[1]) > 0.5 for line in lines if line is not online[0])
+    same = maps.half_contour(x, maps.Axis.of("noise", np.array([0, 0.1, 0.2])), probability)
+    assert len(same) == 2  # where something lies between
 
 
 # -- Maps --------------------------------------------------------------------------------------------------------------
@@ -579,6 +640,49 @@ def test_grids_of_every_kind(sweep_file, grid, arguments):
     picture = drawn(sweep_file(grid), "--dpi", 100, *arguments)
     assert picture.shape[1] == (325 if "--width" in arguments else 550)
     assert share_of(picture, "#ffffff") < 0.95
+
+
+def words_of(figure) -> list[str]:
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text()]
+
+
+def test_axes_beside_their_default_are_told_in_words(sweep_file):
+    axes = {"step_size": np.geomspace(1e-3, 1, 7), "noise": [0.0, 0.01, 0.1, 1.0], "schedule": ["constant", "inverse_time"],
+            "teacher": ["low_rank"], "data": [0], "gradient": ["minibatch"]}
+    sweep = open_sweep(sweep_file(axes)).isel(init_scale=[0])
+    cells = maps.cell_statistics(sweep, "step_size", "noise")
+    figure = maps.draw_map(cells, "step_size", "noise", ["probability"], title=common_settings(sweep))
+    assert_tidy(figure)
+    words = words_of(figure)
+    assert {"constant schedule", "inverse-time schedule", r"label noise $\varepsilon$", r"step size $\eta$"} <= set(words)
+    assert "minibatch gradient, online data" in words[0] + " ".join(words) and "low-rank teacher" in " ".join(words)
+    assert {"0", "0.01", "0.1", "1"} <= set(words)
+    sweep = open_sweep(sweep_file({"data": [0, 100, 1000], "step_size": np.geomspace(1e-3, 1, 7)})).isel(init_scale=[0])
+    words = words_of(maps.draw_map(maps.cell_statistics(sweep, "step_size", "data"), "step_size", "data", ["outcome"]))
+    assert {"online", "100", "1000", "training samples $N$"} <= set(words)
+
+
+def test_without_minibatches_there_is_no_size_of_them():
+    assert style.setting_text("batch_size", 0) == "no minibatch" and style.setting_text("batch_size", 5) == "$B$ = 5"
+    assert style.setting_text("data", 5) == "$N$ = 5" and style.setting_text("noise", 0.0) == r"$\varepsilon$ = 0"
+    assert style.setting_text("teacher", "gaussian") == "Gaussian teacher"
+    assert style.setting_text("input", "student_t") == "Student $t_5$ input"
+
+
+@pytest.mark.parametrize("x", ["noise", "data", "schedule", "gradient", "teacher"])
+def test_maps_over_axes_beside_their_default(sweep_file, tmp_path, capsys, x):
+    path = sweep_file({"noise": [0.0, 0.1], "data": [0, 1000], "schedule": ["constant", "cosine"], "teacher": ["orthogonal", "diagonal"],
+                       "gradient": ["minibatch", "population"], "replicate": [0]})
+    others = [("init_scale", "0"), *((name, value) for name, value in (("gradient", "population"), ("noise", "0"), ("data", "online"),
+                                                                       ("teacher", "diagonal"), ("schedule", "cosine")) if name != x)]
+    where = [word for name, value in others for word in ("--where", f"{name}={value}")]
+    assert run("map", path, "--x", x, "--y", "step_size", "-o", tmp_path / "map.png", *where) == 0
+    capsys.readouterr()
+    assert run("map", path, "--x", x, "--y", "step_size", "--json", *where) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["x"]["name"] == x and len(numbers["x"]["values"]) == 2 and len(numbers["panels"]) == 1
+    assert x != "data" or numbers["x"]["values"] == [0, 1000]  # numbers, not words
 
 
 def assert_tidy(figure) -> None:

@@ -630,6 +630,22 @@ def test_sweeps_with_few_axes(sweep_file, tmp_path, axes, plan):
     assert run("boundary", path, "--dpi", 60, "-o", tmp_path / "out.png") == 0
 
 
+def test_axes_beside_their_default(sweep_file, tmp_path, capsys):
+    axes = {"step_size": np.geomspace(1e-3, 1, 7), "data": [0, 100, 1000], "schedule": ["constant", "inverse_time"], "init_scale": [0.0]}
+    path = sweep_file(axes)
+    assert run("boundary", path, "--table", "-o", tmp_path / "a.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["data", "schedule"] and lines[1].split()[:2] == ["online", "constant"]
+    assert run("boundary", path, "--along", "data", "-o", tmp_path / "b.png") == 0
+    assert run("boundary", path, "--along", "data", "--where", "data=1:", "--json") == 0
+    laws = json.loads(capsys.readouterr().out.split("\n", 1)[1])["scaling"]["laws"]
+    assert [law["where"]["schedule"] for law in laws] == ["constant", "inverse_time"]
+    sweep = open_sweep(path)
+    critical = boundary.critical_values(sweep, "step_size", resamples=20)
+    with pytest.raises(ArgumentError, match="data holds 0: a power law needs positive values"):
+        boundary.scaling(critical, "data")
+
+
 def test_a_sweep_that_has_only_begun(sweep_file, tmp_path, capsys):
     path = sweep_file({"dimension": [10, 20]}, lambda setting: ("pending", 0, 0.0))
     assert run("boundary", path, "--json", "--dpi", 60, "-o", tmp_path / "out.png") == 0

@@ -298,10 +298,66 @@ def test_files_that_differ_in_one_value(sweep_file):
 
 
 @pytest.mark.parametrize("axis, values, sharing", [
-    ("init_scale", [0, 1], "inputs"), ("batch_size", [100, 200], "directions"), ("dimension", [10, 20], "nothing")])
+    ("init_scale", [0, 1], "inputs"), ("batch_size", [100, 200], "directions"), ("dimension", [10, 20], "nothing"),
+    ("noise", [0, 0.1], "inputs"), ("schedule", ["constant", "cosine"], "inputs"), ("teacher", ["gaussian", "diagonal"], "inputs"),
+    ("gradient", ["minibatch", "population"], "directions"), ("data", [0, 1000], "directions")])
 def test_what_pairs_share(sweep_file, axis, values, sharing):
-    pairs = between(open_sweep(sweep_file({"dimension": [10, 20], "batch_size": [100, 200]})), axis, values)
-    assert pairs.sharing == sharing and len(pairs.notes) == (sharing != "inputs")
+    pairs = between(open_sweep(sweep_file({"dimension": [10, 20], axis: values})), axis, values)
+    assert pairs.sharing == sharing and len(pairs.notes) == (sharing != "inputs" or axis == "teacher")
+    files = [open_sweep(sweep_file({axis: [value]}, name=f"{value}.nc")) for value in values]
+    assert align(*files, ("a", "b")).sharing == sharing
+
+
+def test_an_axis_that_a_file_lacks_has_its_default(sweep_file):
+    """An old file beside one with axes of its own: its runs are those at the defaults."""
+    def model(setting):
+        return "converged", 100, 1e-3 * (1 + setting.get("noise", 0)) * (2 if setting.get("schedule") == "cosine" else 1)
+
+    old = open_sweep(sweep_file({}, model, name="old.nc"))
+    new = open_sweep(sweep_file({"noise": [0.0, 0.1], "data": [0, 1000], "schedule": ["constant", "cosine"]}, model, name="new.nc"))
+    for first, second, place in ((old, new, 1), (new, old, 0)):
+        pairs = align(first, second, ("a", "b"))
+        assert pairs.compared == () and pairs.sharing == "inputs"
+        assert pairs.only[1 - place]["settings"] == 0 and pairs.only[place]["settings"] == 7 * 6
+        assert {name: values.tolist() for name, values in pairs.only[place]["values"].items()} == {
+            "data": [1000], "noise": [0.1], "schedule": ["cosine"]}
+        settings, summary = compare.compare(pairs)
+        assert summary["pairs"] == 12 and summary["error"]["median"] == 0
+        assert settings.data.values.tolist() == [0] and settings.schedule.values.tolist() == ["constant"]
+        assert "data 1000; noise 0.1; schedule cosine" in "\n".join(compare.summary_lines(pairs, settings, summary))
+    cosine = open_sweep(sweep_file({"schedule": ["cosine"]}, model, name="cosine.nc"))
+    pairs = align(old, cosine, ("a", "b"))
+    assert pairs.compared == ("schedule",) and pairs.names == ("schedule=constant", "schedule=cosine")
+    assert compare.compare(pairs)[1]["error"]["median"] == pytest.approx(np.log10(2))
+
+
+def test_without_minibatches_their_size_is_no_difference(sweep_file):
+    batches = open_sweep(sweep_file({"batch_size": [50]}, name="a.nc"))
+    exact = open_sweep(sweep_file({"batch_size": [0], "gradient": ["population"]}, name="b.nc"))
+    for files, names in (((batches, exact), ("gradient=minibatch", "gradient=population")),
+                         ((exact, batches), ("gradient=population", "gradient=minibatch"))):
+        pairs = align(*files, ("a", "b"))
+        assert pairs.compared == ("gradient",) and pairs.names == names and pairs.first.batch_size.values.tolist() == [50]
+        assert compare.compare(pairs)[1]["pairs"] == 12
+
+
+def test_fresh_samples_are_called_online(sweep_file, capsys, tmp_path):
+    path = sweep_file({"data": [0, 1000], "step_size": [1e-3, 1e-2, 1e-1]})
+    assert run("compare", path, "--between", "data=online,1000", "-o", tmp_path / "a.png") == 0
+    assert "second minus first: data=1000 minus data=online" in capsys.readouterr().out
+    assert run("compare", path, "--between", "data=0,1000", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["first"] == "data=online"
+    assert run("compare", path, "--between", "data=1000,2000", "--json") == 2
+    assert "data has no value 2000; it has online, 1000" in capsys.readouterr().err
+    assert run("compare", path, "--between", "noise=0,1", "--json") == 2
+    assert "'noise' is not an axis of this file, whose runs all have 0" in capsys.readouterr().err
+
+
+def test_other_settings_of_the_schedule_are_told(sweep_file):
+    a, b = (sweep_file({"schedule": ["inverse_time"]}, name=f"{name}.nc") for name in "ab")
+    with h5py.File(b, "r+") as file:
+        file.attrs["config"] = "seed: 1\ntraining: {decay: 50}\n"
+    assert align(open_sweep(a), open_sweep(b), ("a", "b")).notes == ["training.decay is not told in a and 50 in b"]
 
 
 def test_other_seeds_are_no_pairs(sweep_file):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 import pytest
 import xarray as xr
-from conftest import AXES, FIELDS, OUTCOMES
+from conftest import ALL_AXES, AXES, FIELDS, OUTCOMES
 from test_analysis import COMMAND, run
 
 from sgdmap_analysis import export, open_sweep
@@ -139,6 +139,30 @@ def test_runs_that_are_no_full_grid(sweep_file, tmp_path):
     assert run("export", path, "-o", tmp_path / "a.csv") == 0 and len(table(tmp_path / "a.csv")) == 3
     assert run("export", path, "-o", tmp_path / "a.nc", "--flat") == 0
     assert run("export", path, "-o", tmp_path / "b.nc") == 2
+
+
+def test_axes_beside_their_default_are_columns(sweep_file, tmp_path):
+    axes = {"gradient": ["population"], "data": [0, 1000], "teacher": ["gaussian", "low_rank"], "noise": [0.0, 0.1],
+            "schedule": ["inverse_time"]}
+    path = sweep_file(axes)
+    out = tmp_path / "a.csv"
+    assert run("export", path, "-o", out) == 0
+    frame = table(out)
+    assert frame.columns[1:14].tolist() == list(ALL_AXES)
+    sweep = open_sweep(path, flat=True)
+    for name in ALL_AXES:
+        assert frame[name].tolist() == sweep[name].values.tolist()
+    assert set(frame.data) == {0, 1000}  # numbers, also of fresh samples
+    assert run("export", path, "-o", out, "--where", "data=online") == 0 and len(table(out)) == len(frame) / 2
+    for flat in ([], ["--flat"]):
+        out = tmp_path / f"a{len(flat)}.nc"
+        assert run("export", path, "-o", out, *flat) == 0
+        with xr.open_dataset(out) as back:
+            assert back.schedule.attrs["flag_meanings"] == "constant inverse_time cosine" and set(back.schedule.values.ravel()) == {1}
+            assert set(back.data_vars["error"].dims) == ({"run", "step"} if flat else {*ALL_AXES, "step"})
+            assert set(back["data"].values.ravel()) == {0, 1000} and back["data"].dtype.kind == "i"
+    again = open_sweep(tmp_path / "a1.nc")
+    assert again.status.dims == ALL_AXES and again.teacher.values.tolist() == ["gaussian", "low_rank"]
 
 
 # -- netCDF ------------------------------------------------------------------------------------------------------------

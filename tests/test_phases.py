@@ -192,6 +192,17 @@ def test_against_an_axis(sweep_file):
 # -- The command -------------------------------------------------------------------------------------------------------
 
 
+def test_axes_beside_their_default(sweep_file, tmp_path, capsys):
+    axes = {"data": [0, 1000], "schedule": ["constant", "inverse_time", "cosine"], "init_scale": [0.0]}
+    path = sweep_file(axes, unfinished)
+    assert run("phases", path, "--table", "-o", tmp_path / "phases.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["data", "schedule", "step_size"] and lines[1].split()[:2] == ["online", "constant"]
+    assert len(lines) == 2 + 2 * 3 * 3
+    assert run("phases", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["against"]["phase1_length"]["data"]["data"] == [0, 1000]
+
+
 def test_the_command_draws_and_prints(sweep_file, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = sweep_file({"replicate": range(4), "link": ["identity", "none"]}, unfinished, steps=STEPS, rows=planted())

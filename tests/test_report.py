@@ -137,6 +137,20 @@ def test_runs_without_an_outcome_are_neither_for_nor_against(sweep_file):
         assert (low, high) == pytest.approx([bound.item() for bound in wilson_interval(k, n)], abs=1e-5)
 
 
+def test_axes_beside_their_default_are_axes_of_the_page(sweep_file):
+    axes = {"data": [0, 1000], "noise": [0.0, 0.01, 0.1, 1.0], "schedule": ["constant", "cosine"]}
+    sweep = open_sweep(sweep_file(axes))
+    numbers = report.collect(sweep)
+    names = [axis["name"] for axis in numbers["axes"]]
+    assert names == list(report.setting_axes(sweep)) and {"data", "noise", "schedule"} < set(names) and "teacher" not in names
+    by_name = {axis["name"]: axis for axis in numbers["axes"]}
+    assert by_name["data"]["values"] == [0, 1000] and by_name["data"]["scale"] == "ordinal"
+    assert by_name["noise"]["label"] == "label noise ε" and by_name["noise"]["scale"] == "ordinal"
+    assert len(numbers["cells"]["n"]) == 2 * 4 * 2 * 3 * 2
+    header, _ = report.collect_trajectories(sweep)
+    assert header["axes"]["schedule"] == ["constant", "cosine"]
+
+
 def test_trajectories_are_those_of_the_command(sweep_file):
     """The rounding of the codes is at most half a step of the field's logarithm."""
     axes = {"replicate": range(5), "step_size": np.geomspace(1e-3, 1e-1, 4), "init_scale": [0.0, 0.5, 1.0]}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import matplotlib.image
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_wrong_arguments(sweep_file, capsys, arguments, message):
     assert run("trajectories", sweep_file(fields=["loss", "error", "potential_norm"]), *arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err.replace("error, loss", "loss, error") and "Traceback" not in captured.err
+
+
+def test_axes_beside_their_default(sweep_file, tmp_path, capsys):
+    path = sweep_file({"data": [0, 1000], "schedule": ["constant", "cosine"]})
+    with h5py.File(path, "r+") as file:
+        file.move("batch_loss", "test_loss")
+    arguments = ["--where", "step_size=0.01", "--where", "init_scale=0", "--field", "error,test_loss"]
+    assert run("trajectories", path, *arguments, "-o", tmp_path / "a.png") == 0
+    capsys.readouterr()
+    assert run("trajectories", path, *arguments, "--where", "data=online", "--json") == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert [one["where"]["schedule"] for one in settings] == ["constant", "cosine"] and settings[0]["where"]["data"] == 0
+    assert len(settings[0]["fields"]["test_loss"]["median"]) == 5
 
 
 def test_nothing_to_draw_is_said(sweep_file, capsys):

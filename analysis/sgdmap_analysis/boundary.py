@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from . import maps, style
 from .errors import ArgumentError
 from .statistics import convergence, outcome_counts
-from .sweep import AXES, flag_codes, has_outcome
+from .sweep import ONLINE, axes_of, flag_codes, has_outcome, told
 
 # The axes along which a critical value has a meaning, and the sides of the region of convergence.
 BOUNDARY_AXES = ("step_size", "teacher_norm", "init_scale")
@@ -306,7 +306,7 @@ def critical_values(
         raise ArgumentError(f"{axis} has one value, {values[0]:.6g}: a boundary needs at least two")
     space = axis_space(values)
     u = np.log(values) if space == "log" else values
-    others = [name for name in AXES if name not in (axis, "replicate")]
+    others = [name for name in axes_of(sweep) if name not in (axis, "replicate")]
     status = sweep.status.transpose(*others, "replicate", axis)
     known = has_outcome(status).values.reshape(-1, *status.shape[-2:])
     converged = (status.values == flag_codes(sweep.status)["converged"]).reshape(known.shape)
@@ -779,7 +779,7 @@ def fractal(
     codes = flag_codes(sweep.status)
     if outcome not in codes:
         raise ArgumentError(f"{outcome!r} is not an outcome; there are {', '.join(codes)}")
-    others = [name for name in AXES if name not in (x, y)]
+    others = [name for name in axes_of(sweep) if name not in (x, y)]
     status = sweep.status.transpose(*others, y, x)
     shape = status.shape[:-2]
     dimension, low, high = np.full((3, *shape), np.nan)
@@ -817,7 +817,7 @@ _COLOURS, _MARKERS = 4, ("o", "s", "^")
 _MAP_COLUMNS, _MAP_ROWS = 4, 3
 
 _AXIS_SYMBOLS = {"step_size": r"\eta", "teacher_norm": r"\Vert W^{*}\Vert_2", "init_scale": r"\sigma_0",
-                 "dimension": "d", "batch_size": "B"}
+                 "dimension": "d", "batch_size": "B", "data": "N", "noise": r"\varepsilon"}
 
 
 @dataclass(frozen=True)
@@ -831,7 +831,7 @@ class Plan:
 def plan_figure(sweep: xr.Dataset, axis: str, along: str | None = None, second: str | None = None) -> Plan:
     """The axes of the figure: those asked for, else dimension, or the longest numeric one, and init_scale, or the
     longest left. An ArgumentError where one that was asked for cannot be."""
-    others = [name for name in AXES if name not in (axis, "replicate")]
+    others = [name for name in axes_of(sweep) if name not in (axis, "replicate")]
     for name, role in ((along, "along"), (second, "second axis")):
         if name is not None and name not in others:
             raise ArgumentError(f"{name!r} cannot be the {role} of a critical {axis}; there are {', '.join(others)}")
@@ -874,9 +874,12 @@ def draw_boundary(
         series, note = _series(critical, laws, plan) if plan.along is not None else ([], "")
         left = 0.0
         if plan.along is not None:
-            left = max([2.6, *(0.45 + _text_width(line["label"]) for line in series), 0.25 + _text_width(note)])
+            left = max([2.6, *(0.45 + style.text_width(line["label"]) for line in series), 0.25 + style.text_width(note)])
         # Inches, from the left of the maps' block: labels up the side, maps, labels of the rows.
-        x0, gap = left + 0.5, 0.09
+        names = [] if plan.second is None else [style.value_text(value, plan.second) for value in critical[plan.second].values
+                                                if isinstance(value, str) or plan.second == "data"]
+        ticks = max([0.32, *(0.1 + style.text_width(name) for name in names)])
+        x0, gap = left + 0.18 + ticks, 0.09
         beside = 0.06 + 0.13 * max(label.count("\n") + bool(label) for label, _ in rows)
         panel = {1: 2.2, 2: 1.6}.get(len(columns), 1.25)
         if len(columns) == len(rows) == 1 and plan.second is not None and critical.sizes[plan.second] > 100:
@@ -890,7 +893,7 @@ def draw_boundary(
         maps_width = len(columns) * panel + (len(columns) - 1) * gap
         # Words below the maps may be wider than a single map.
         total = width or max(x0 + maps_width + beside, x0 + 1.9)
-        words = _broken(title, total - 0.06)
+        words = style.broken(title, total - 0.06)
         tall = max(0.95 * panel, 0.8)
         legend = 0.137 * (len(series) + bool(note)) + 0.08 if series or note else 0.0
         # The panels' letters and headings stand between the title and the panels.
@@ -935,7 +938,7 @@ def draw_boundary(
                 page.text(x0 + maps_width + 0.05, maps_top + r * (tall + gap) + tall / 2, row_label, rotation=270,
                           va="center", ha="left", multialignment="center")
         side = style.AXIS_LABELS[plan.second] if plan.second else "probability of convergence"
-        page.text(x0 - 0.32, (maps_top + maps_bottom) / 2, side, rotation=90, va="center", ha="right")
+        page.text(x0 - ticks, (maps_top + maps_bottom) / 2, side, rotation=90, va="center", ha="right")
         page.text(x0 + maps_width / 2, maps_bottom + 0.17, style.AXIS_LABELS[xs.name], va="top", ha="center")
         if ys is not None:
             cax = page.axes(x0, key, min(1.5, maps_width), 0.085, "bar")
@@ -957,19 +960,6 @@ def draw_boundary(
         page.text(x0 + 0.28, line, f"critical value, {interval}", fontsize=6.2, va="center_baseline")
         page.text(x0, line + 0.14, map_note, fontsize=6.2, va="center", color=style.MUTED)
         return page.figure
-
-
-def _broken(text: str, width: float) -> str:
-    """The text, broken into lines that are no wider, at commas."""
-    lines = [""]
-    for part in text.split(", "):
-        longer = f"{lines[-1]}, {part}" if lines[-1] else part
-        if lines[-1] and _text_width(longer) * 7 / 6.2 > width:
-            lines[-1] += ","
-            lines.append(part)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
 
 
 class _Page:
@@ -1028,13 +1018,6 @@ def _map_places(
     return columns, rows, note
 
 
-def _text_width(text: str) -> float:
-    """Inches that a line of small text takes."""
-    figure = Figure(figsize=(1, 1), dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    return figure.text(0, 0, text, fontsize=6.2).get_window_extent(canvas.get_renderer()).width / 100
-
-
 def _series(critical: xr.Dataset, laws: xr.Dataset | None, plan: Plan) -> tuple[list[dict[str, Any]], str]:
     """The lines of the scaling panel: place, label, colour, marker and law of each; and what was left out."""
     others = [name for name in critical.critical.dims if name != plan.along]
@@ -1084,7 +1067,8 @@ def _series(critical: xr.Dataset, laws: xr.Dataset | None, plan: Plan) -> tuple[
 def _draw_series(ax: Axes, critical: xr.Dataset, plan: Plan, series: list[dict[str, Any]]) -> None:
     axis = critical.attrs["axis"]
     values = critical[plan.along].values
-    numeric = np.issubdtype(values.dtype, np.number)
+    # A zero before a range of magnitudes has no place on either scale.
+    numeric = np.issubdtype(values.dtype, np.number) and maps.Axis.of(plan.along, values).scale != "ordinal"
     logarithmic = numeric and bool(np.all(values > 0))
     place = values.astype(float) if numeric else np.arange(values.size, dtype=float)
     if logarithmic:
@@ -1134,7 +1118,7 @@ def _draw_series(ax: Axes, critical: xr.Dataset, plan: Plan, series: list[dict[s
     labels = _spread_out(values.size, 6)
     ax.xaxis.set_major_locator(FixedLocator(place[labels]))
     ax.xaxis.set_minor_locator(NullLocator())
-    names = {float(place[i]): style.value_text(values[i]) for i in labels}
+    names = {float(place[i]): style.value_text(values[i], plan.along) for i in labels}
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: names.get(float(value), "")))
     ax.set_xlabel(style.AXIS_LABELS[plan.along])
     ax.set_ylabel(f"critical {style.AXIS_LABELS[axis]}")
@@ -1212,7 +1196,7 @@ def table(critical: xr.Dataset) -> str:
     for place in np.ndindex(*(flat.sizes[name] for name in names)):
         setting = [flat[name].values[i] for name, i in zip(names, place)]
         bounds = [values[name][place] for name in ("critical", "low", "high")]
-        lines.append([*(value if isinstance(value, str) else f"{value:.4g}" for value in setting),
+        lines.append([*(told(name, value, 4) for name, value in zip(names, setting)),
                       *("-" if math.isnan(value) else f"{value:.4g}" for value in bounds),
                       str(values["replicates"][place]),
                       values["kind"][place] + (" (grid's resolution)" if values["basis"][place] == "grid" else "")])
@@ -1257,7 +1241,7 @@ def fractal_table(dimensions: xr.Dataset) -> str:
     lines = []
     for place in np.ndindex(*(flat.sizes[name] for name in names)):
         one = flat.isel(dict(zip(names, place)))
-        setting = ", ".join(f"{name} {one[name].item()}" for name in names)
+        setting = ", ".join(f"{name} {ONLINE if name == 'data' and one[name] == 0 else one[name].item()}" for name in names)
         interval = f"[{one.low.item():.3f}, {one.high.item():.3f}]"
         found = one.reason.item() or (f"{one.box_dimension.item():.3f} {interval}, boxes of "
                                       f"{dimensions.attrs['smallest']} to {dimensions.attrs['largest']} cells")

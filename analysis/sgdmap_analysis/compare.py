@@ -1,10 +1,11 @@
 """Two halves of a sweep, or two sweeps, run against run: what does one choice change?
 
-Runs that differ only in step size, init scale, teacher norm or link see the same random numbers, and so do the same
-settings of two files with one seed: they are pairs, and what differs between them is the choice. A setting's
-replicates are independent pairs. Pairs of different settings are not independent where they share a replicate and a
-dimension, since those share the direction of W*, of W_0 and the inputs: over all settings, what is counted as
-independent are these clusters, (dimension, replicate), never the pairs.
+Runs that differ only in step size, its schedule, init scale, teacher norm, label noise or link see the same random
+numbers (those that differ in the kind of teacher, the same inputs and W_0, but not the same W*), and so do the same
+settings of two files with one seed: they are pairs, and what differs between them is the choice. A setting's replicates
+are independent pairs. Pairs of different settings are not independent where they share a replicate and a dimension,
+since those share the direction of W*, of W_0 and the inputs: over all settings, what is counted as independent are
+these clusters, (dimension, replicate), never the pairs.
 
 A pair counts only where both of its runs have an outcome. Differences are second minus first throughout.
 """
@@ -29,11 +30,11 @@ from numpy.typing import ArrayLike
 from . import maps, style
 from .errors import ArgumentError
 from .statistics import wilson_interval
-from .sweep import AXES, FINAL_OUTCOMES, flag_codes, listed, select
+from .sweep import AXES, DEFAULTS, FINAL_OUTCOMES, axes_of, check_axis, flag_codes, listed, select, told
 
-# Settings along these axes see the same inputs; along `batch_size` and `input` only W* and W_0 have the same
-# directions.
-SHARED_INPUTS = ("step_size", "init_scale", "teacher_norm", "link")
+# Settings along these axes see the same inputs; along SHARED_DIRECTIONS only W* and W_0 have the same directions.
+SHARED_INPUTS = ("step_size", "init_scale", "teacher_norm", "link", "teacher", "noise", "schedule")
+SHARED_DIRECTIONS = ("batch_size", "input", "gradient", "data")
 
 # Up to so many clusters, the test flips the signs in every way there is; beyond, in so many random ways.
 _EXACT_CLUSTERS = 15
@@ -371,22 +372,23 @@ class Pairs:
 
 def between(sweep: xr.Dataset, axis: str, values: Sequence[Any]) -> Pairs:
     """Pairs of the runs that have the first and the second value of an axis; ArgumentError for what is no axis or value."""
-    if axis not in AXES:
-        raise ArgumentError(f"{axis!r} is not an axis; the axes are {', '.join(AXES)}")
+    check_axis(sweep, axis)
     if axis == "replicate":
         raise ArgumentError("replicate: replicates are what is averaged over, not what is compared")
     if len(values) != 2:
-        raise ArgumentError(f"{axis}: two values are compared, not {len(values)}; it has {listed(sweep[axis].values)}")
+        raise ArgumentError(f"{axis}: two values are compared, not {len(values)}; it has {listed(sweep[axis].values, axis)}")
     first, second = (select(sweep, {axis: [value]}) for value in values)
     if first[axis].values[0] == second[axis].values[0]:
-        raise ArgumentError(f"{axis}: both values are {listed(first[axis].values)}")
+        raise ArgumentError(f"{axis}: both values are {listed(first[axis].values, axis)}")
     names, labels = _value_names(axis, first, second)
-    sharing = "inputs" if axis in SHARED_INPUTS else "directions" if axis in ("batch_size", "input") else "nothing"
+    sharing = "inputs" if axis in SHARED_INPUTS else "directions" if axis in SHARED_DIRECTIONS else "nothing"
     notes = {
         "inputs": [],
         "directions": [f"runs that differ in {axis} share W* and the direction of W_0, but not their inputs"],
         "nothing": [f"runs that differ in {axis} share no random numbers: their pairs are none but in name"],
     }[sharing]
+    if axis == "teacher":
+        notes.append("runs that differ in teacher share their inputs and the direction of W_0, but not W*")
     nothing = {"settings": 0, "values": {}}
     return Pairs(first, second, names, labels, (axis,), sharing, (nothing, nothing), notes)
 
@@ -399,29 +401,33 @@ def _label(name: str) -> str:
 
 def _value_names(axis: str, first: xr.Dataset, second: xr.Dataset) -> tuple[tuple[str, str], tuple[str, str]]:
     values = [sweep[axis].values[0] for sweep in (first, second)]
-    plain = [f"{axis}={value}" if isinstance(value, str) else f"{axis}={value:.6g}" for value in values]
+    plain = [f"{axis}={told(axis, value)}" for value in values]
     return (plain[0], plain[1]), (style.setting_text(axis, values[0]), style.setting_text(axis, values[1]))
 
 
 def align(first: xr.Dataset, second: xr.Dataset, names: tuple[str, str]) -> Pairs:
     """Pairs of the settings that two sweeps have in common, numbers equal within 1e-6 relative.
 
-    An axis on which each has a single value, and another one, is what is compared. Raises ArgumentError where no
-    setting is in both.
+    An axis on which each has a single value, and another one, is what is compared; one that a file lacks has its default there.
+    Raises ArgumentError where no setting is in both.
     """
+    axes = tuple(axis for axis in AXES if axis in axes_of(first) or axis in axes_of(second))
+    first, second = _with_axes(first, axes), _with_axes(second, axes)
     compared, common = [], ({}, {})
     only: tuple[dict[str, Any], dict[str, Any]] = ({"values": {}}, {"values": {}})
-    for axis in AXES:
+    for axis in axes:
         have = first[axis].values, second[axis].values
         same = _same(*have)
         if same.any():
             index = np.nonzero(same)
         elif have[0].size == have[1].size == 1 and axis != "replicate":
-            compared.append(axis)
+            # Without minibatches (0) their size is no difference of its own.
+            if axis != "batch_size" or 0 not in (have[0][0], have[1][0]):
+                compared.append(axis)
             index = np.array([0]), np.array([0])
         else:
-            raise ArgumentError(f"no setting is in both files: {axis} has {listed(have[0])} in {names[0]} and "
-                                f"{listed(have[1])} in {names[1]}")
+            raise ArgumentError(f"no setting is in both files: {axis} has {listed(have[0], axis)} in {names[0]} and "
+                                f"{listed(have[1], axis)} in {names[1]}")
         for side in (0, 1):
             common[side][axis] = index[side]
             missing = np.delete(have[side], index[side])
@@ -429,17 +435,28 @@ def align(first: xr.Dataset, second: xr.Dataset, names: tuple[str, str]) -> Pair
                 only[side]["values"][axis] = missing
     for side, sweep in enumerate((first, second)):
         settings, shared = (math.prod(sizes) for sizes in (
-            [sweep.sizes[name] for name in AXES if name != "replicate"],
-            [common[side][name].size for name in AXES if name != "replicate"]))
+            [sweep.sizes[name] for name in axes if name != "replicate"],
+            [common[side][name].size for name in axes if name != "replicate"]))
         only[side]["settings"] = settings - shared
     notes, sharing = _origins(first, second, compared, names)
     first = first.isel(common[0])
+    if "batch_size" not in compared and not first.batch_size.values.any():
+        first = first.assign_coords(batch_size=second.batch_size[common[1]["batch_size"]])
     # The same numbers, not only nearly: what follows may look them up.
-    second = second.isel(common[1]).assign_coords({name: first[name] for name in AXES if name not in compared})
+    second = second.isel(common[1]).assign_coords({name: first[name] for name in axes if name not in compared})
     labels = _label(names[0]), _label(names[1])
     if len(compared) == 1:
         names, labels = _value_names(compared[0], first, second)
     return Pairs(first, second, names, labels, tuple(compared), sharing, only, notes)
+
+
+def _with_axes(sweep: xr.Dataset, axes: Sequence[str]) -> xr.Dataset:
+    """The sweep with axes of one value, the default, for those that it lacks; then without trajectories, which would be read."""
+    missing = {axis: [DEFAULTS[axis]] for axis in axes if axis not in sweep.coords}
+    if not missing:
+        return sweep
+    traced = [name for name in sweep.data_vars if "step" in sweep[name].dims]
+    return sweep.drop_vars([*traced, "run"]).expand_dims(missing).transpose(*axes, ...)
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -457,16 +474,18 @@ def _origins(first: xr.Dataset, second: xr.Dataset, compared: Sequence[str], nam
     for axis in compared:
         if axis == "dimension":
             sharing = "nothing"
-        elif axis not in SHARED_INPUTS and sharing == "inputs":
+        elif axis in SHARED_DIRECTIONS and sharing == "inputs":
             sharing = "directions"
     if sharing != "inputs":
         notes.append("the files differ in " + " and ".join(compared) + {
             "directions": ": their runs share W* and the direction of W_0, but not their inputs",
             "nothing": ": their runs share no random numbers, and their pairs are none but in name"}[sharing])
+    elif "teacher" in compared:
+        notes.append("the files differ in teacher: their runs share their inputs and the direction of W_0, but not W*")
     seeds = config_value(first.attrs, "seed"), config_value(second.attrs, "seed")
     if None in seeds or seeds[0] != seeds[1]:
-        told = [f"{name} has seed {seed if seed is not None else 'unknown'}" for name, seed in zip(names, seeds)]
-        notes.append(" and ".join(told) + ": their runs share no random numbers, and their pairs are none but in name")
+        said = [f"{name} has seed {seed if seed is not None else 'unknown'}" for name, seed in zip(names, seeds)]
+        notes.append(" and ".join(said) + ": their runs share no random numbers, and their pairs are none but in name")
         sharing = "nothing"
     budgets = [int(sweep.step.values[-1]) for sweep in (first, second)]
     if budgets[0] != budgets[1]:
@@ -475,6 +494,11 @@ def _origins(first: xr.Dataset, second: xr.Dataset, compared: Sequence[str], nam
     if tolerances[0] != tolerances[1]:
         notes.append("converged means within {} in {} and {} in {}".format(
             *itertools.chain(*((tolerance or "an unknown tolerance", name) for tolerance, name in zip(tolerances, names)))))
+    for key in ("training.decay", "training.teacher_rank"):
+        values = [config_value(sweep.attrs, key) for sweep in (first, second)]
+        if values[0] != values[1]:
+            said = [f"{value or 'not told'} in {name}" for value, name in zip(values, names)]
+            notes.append(f"{key} is {' and '.join(said)}")
     return notes, sharing
 
 
@@ -541,7 +565,7 @@ def compare(pairs: Pairs, confidence: float = 0.95) -> tuple[xr.Dataset, dict[st
         McNemar's test as if all pairs were independent), and `error`, `error_undiverged` (of pairs in which neither
         diverged), `steps`, `speed` (`clustered_median`).
     """
-    axes = [name for name in AXES if name != "replicate"]
+    axes = [name for name in axes_of(pairs.first) if name != "replicate"]
     dims = [*axes, "replicate"]
     first, second = (_outcomes(sweep, dims) for sweep in (pairs.first, pairs.second))
     complete = (first >= 0) & (second >= 0)
@@ -654,7 +678,7 @@ def summary_lines(pairs: Pairs, settings: xr.Dataset, summary: Mapping[str, Any]
     lines += [f"note: {note}" for note in pairs.notes]
     for name, only in zip(pairs.names, pairs.only):
         if only["values"]:
-            values = "; ".join(f"{axis} {listed(missing)}" for axis, missing in only["values"].items())
+            values = "; ".join(f"{axis} {listed(missing, axis)}" for axis, missing in only["values"].items())
             lines.append(f"only in {name}: {only['settings']} settings ({values})")
     lines.append(f"pairs: {summary['pairs']} in {summary['settings']} settings, "
                  f"{low if low == high else f'{low} to {high}'} each; {summary['without_outcome']} without two outcomes do not count")
@@ -710,7 +734,7 @@ def write_table(settings: xr.Dataset, pairs: Pairs, output: Path) -> None:
 
 def common_settings(pairs: Pairs) -> str:
     """The axes with one value that both have, which no panel shows."""
-    fixed = [name for name in AXES if pairs.first.sizes[name] == 1 and name != "replicate" and name not in pairs.compared]
+    fixed = [name for name in axes_of(pairs.first) if pairs.first.sizes[name] == 1 and name != "replicate" and name not in pairs.compared]
     return ", ".join(style.setting_text(name, pairs.first[name].values[0]) for name in fixed)
 
 

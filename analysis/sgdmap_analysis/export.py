@@ -17,7 +17,7 @@ import xarray as xr
 
 from . import __version__, guard
 from .errors import ArgumentError, SweepError
-from .sweep import AXES, _flat_variable, _open_file, decode_flags, flag_codes, open_sweep
+from .sweep import NAMED_AXES, _flat_variable, _open_file, axes_of, decode_flags, flag_codes, open_sweep
 from .where import choose, choose_box
 
 # What belongs to a file of sgdmap and means nothing in another: left out unless asked for.
@@ -41,7 +41,7 @@ class Source:
     results, trajectories
         The variables chosen, [run] and [run, step], in the order in which they were, or by name.
     flags
-        The meanings and codes of `input` and `link`, which are words in the sweep.
+        The meanings and codes of the axes that are words in the sweep.
     """
 
     sweep: xr.Dataset
@@ -61,7 +61,7 @@ def choose_runs(path: str, where: Sequence[str], fields: Sequence[str] | None, f
         sweep = open_sweep(path, flat=True)
         if where:
             box, chosen = choose(open_sweep(path), where)
-            runs = box.run.values if chosen is None else box.run.where(chosen, -1).transpose(*AXES).values
+            runs = box.run.values if chosen is None else box.run.where(chosen, -1).transpose(*axes_of(box)).values
             sweep = sweep.isel(run=np.flatnonzero(np.isin(sweep.run.values, runs[runs >= 0])))
     else:
         sweep = choose_box(open_sweep(path), where)
@@ -76,7 +76,7 @@ def choose_runs(path: str, where: Sequence[str], fields: Sequence[str] | None, f
     trajectories = [name for name in wanted if "step" in stored[name].dims]
     results = [name for name in wanted if name not in trajectories]
     with _open_file(Path(path)) as file:
-        flags = {name: flag_codes(_flat_variable(file, name)) for name in ("input", "link")}
+        flags = {name: flag_codes(_flat_variable(file, name)) for name in NAMED_AXES if name in sweep.coords}
     return Source(sweep, {name: stored[name].dtype for name in have}, results, trajectories, flags)
 
 
@@ -112,7 +112,7 @@ def write_csv(source: Source, output: Path, form: str) -> None:
     unit that is not 1 is the end of a column's name: `wall_time_s`.
     """
     sweep = source.sweep
-    settings = ["run", *AXES]
+    settings = ["run", *axes_of(sweep)]
     steps = sweep.step.values.tolist()
     columns = settings + ["status"] + [_column(sweep, name) for name in source.results]
     traced = [_column(sweep, name) for name in source.trajectories]
@@ -239,8 +239,9 @@ def _write_netcdf(source: Source, dataset: Any, single: bool, level: int) -> Non
         for name in [*dims, "step"]:
             file.createDimension(name, sweep.sizes[name])
 
-        coordinates = [name for name in ("run", *AXES) if name not in dims]
-        for name in dict.fromkeys(["run", *AXES, "step"]):
+        axes = axes_of(sweep)
+        coordinates = [name for name in ("run", *axes) if name not in dims]
+        for name in dict.fromkeys(["run", *axes, "step"]):
             variable = sweep[name]
             values, attributes = _coded(variable, source)
             out = _create(file, name, values.dtype, [str(dim) for dim in variable.dims], level, None)

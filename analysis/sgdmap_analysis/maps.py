@@ -28,7 +28,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from . import style
 from .errors import ArgumentError
 from .statistics import convergence, most_frequent, outcome_counts, wilson_interval
-from .sweep import AXES, FINAL_OUTCOMES, flag_codes, has_outcome
+from .sweep import FINAL_OUTCOMES, axes_of, check_axis, flag_codes, has_outcome
 
 QUANTITIES = ("probability", "outcome", "final_error", "steps", "phase1")
 
@@ -67,6 +67,9 @@ class Axis:
     def of(cls, name: str, values: np.ndarray) -> Axis:
         # A replicate's number is its name: nothing lies between two of them.
         scale = "categorical" if name == "replicate" else axis_scale(values)
+        # Fresh samples are not one sample less than one.
+        if name == "data" and values[0] == 0 and values.size > 1:
+            scale = "ordinal"
         centres = np.arange(values.size, dtype=float) if scale in ("ordinal", "categorical") else values.astype(float)
         return cls(name, values, scale, centres, cell_edges(centres, scale))
 
@@ -132,12 +135,13 @@ def cell_edges(centres: np.ndarray, scale: str) -> np.ndarray:
 def choose_axes(sweep: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
     """The axes to draw over: those asked for, else step_size and init_scale if they vary, else the longest."""
     for axis in (x, y):
-        if axis is not None and axis not in AXES:
-            raise ArgumentError(f"{axis!r} is not an axis; the axes are {', '.join(AXES)}")
+        if axis is not None:
+            check_axis(sweep, axis)
     if x is not None and x == y:
         raise ArgumentError(f"x and y are both {x}")
     # Replicates are averaged over unless asked for; of equally long axes the usual ones first.
-    usual = ("step_size", "init_scale", "teacher_norm", "dimension", "batch_size", "link", "input")
+    usual = [name for name in ("step_size", "init_scale", "teacher_norm", "dimension", "batch_size", "link", "input", "noise", "data",
+                               "teacher", "schedule", "gradient") if name in sweep.coords]
     preferred = [name for name in usual[:2] if sweep.sizes[name] > 1]
     by_length = sorted(usual, key=lambda name: -sweep.sizes[name])
     candidates = [name for name in dict.fromkeys([*preferred, *by_length]) if name not in (x, y)]
@@ -183,7 +187,7 @@ def cell_statistics(sweep: xr.Dataset, x: str, y: str, confidence: float = 0.95)
         cells["phase2_low"], cells["phase2_high"] = cells.n.copy(data=low), cells.n.copy(data=high)
     for name, result in results.items():
         cells[name] = _median(result, over)
-    others = [name for name in AXES if name not in (x, y, *over)]
+    others = [name for name in axes_of(sweep) if name not in (x, y, *over)]
     return cells.assign_attrs(confidence=confidence).transpose("outcome", *others, y, x)
 
 
@@ -1088,11 +1092,21 @@ def half_contour(x: Axis, y: Axis, probability: np.ndarray) -> list[tuple[np.nda
         return []
     # Half a cell of the same value around, so that lines reach the frame; interpolated where distances are those on
     # paper, so that lines are straight on a log axis too.
-    at_x = x.scaled(np.concatenate([x.edges[:1], x.centres, x.edges[-1:]]))
-    at_y = y.scaled(np.concatenate([y.edges[:1], y.centres, y.edges[-1:]]))
-    padded = np.ma.masked_invalid(np.pad(probability, 1, mode="edge"))
-    lines = contourpy.contour_generator(at_x, at_y, padded).lines(0.5)
-    return [(x.unscaled(line[:, 0]), y.unscaled(line[:, 1])) for line in lines if len(line) > 1]
+    ret = []
+    for across, up in itertools.product(pieces(x), pieces(y)):
+        at_x, at_y = (axis.scaled(np.concatenate([axis.edges[part][:1], axis.centres[part], axis.edges[1:][part][-1:]]))
+                      for axis, part in ((x, across), (y, up)))
+        padded = np.ma.masked_invalid(np.pad(probability[up, across], 1, mode="edge"))
+        lines = contourpy.contour_generator(at_x, at_y, padded).lines(0.5)
+        ret += [(x.unscaled(line[:, 0]), y.unscaled(line[:, 1])) for line in lines if len(line) > 1]
+    return ret
+
+
+def pieces(axis: Axis) -> list[slice]:
+    """The cells between which something lies: nothing does between fresh samples and a small training set."""
+    if axis.name == "data" and axis.values[0] == 0:
+        return [slice(0, 1), slice(1, axis.values.size)]
+    return [slice(0, axis.values.size)]
 
 
 def _ticks(mpl_axis: Any, axis: Axis, room: float) -> None:
@@ -1106,7 +1120,7 @@ def _ticks(mpl_axis: Any, axis: Axis, room: float) -> None:
         # Names are all told, numbers as far as there is room.
         named = not np.issubdtype(axis.values.dtype, np.number)
         step = 1 if named else math.ceil(axis.values.size / room)
-        labels = {float(centre): style.value_text(value.item() if hasattr(value, "item") else value)
+        labels = {float(centre): style.value_text(value.item() if hasattr(value, "item") else value, axis.name)
                   for centre, value in list(zip(axis.centres, axis.values))[::step]}
         mpl_axis.set_major_locator(FixedLocator(list(labels)))
         mpl_axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(float(position), "")))

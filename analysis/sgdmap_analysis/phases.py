@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from . import maps, style
 from .errors import ArgumentError
 from .statistics import median_interval, wilson_interval
-from .sweep import AXES, flag_codes, has_outcome
+from .sweep import axes_of, check_axis, flag_codes, has_outcome, told
 
 FIELDS = ("alignment", "potential_norm")
 
@@ -99,12 +99,13 @@ def run_phases(sweep: xr.Dataset) -> xr.Dataset:
         have = [name for name in sweep.data_vars if "step" in sweep[name].dims]
         raise ArgumentError(f"the file has no field {missing[0]}, which the phases need; it has {', '.join(map(str, have)) or 'none'}")
     step = sweep.step.values
-    outcome = has_outcome(sweep.status).transpose(*AXES)
+    axes = axes_of(sweep)
+    outcome = has_outcome(sweep.status).transpose(*axes)
     shape = outcome.shape
 
     negative, turned, rate, known = (np.empty(shape, kind) for kind in (bool, np.float64, np.float64, bool))
     for place in _parts(sweep):
-        alignment, potential = (sweep[name].isel(place).transpose(*AXES, "step").values for name in FIELDS)
+        alignment, potential = (sweep[name].isel(place).transpose(*axes, "step").values for name in FIELDS)
         index = tuple(place.get(name, slice(None)) for name in outcome.dims)
         some = np.isfinite(alignment).any(-1)
         record = turn_record(alignment)
@@ -120,7 +121,7 @@ def run_phases(sweep: xr.Dataset) -> xr.Dataset:
     ret["negative"] = (outcome.dims, negative & known)
     ret["turn_step"] = (outcome.dims, np.where(known, turned, np.nan))
     ret["decay_rate"] = (outcome.dims, np.where(final, rate, np.nan))
-    length = sweep.phase2_step.transpose(*AXES).values
+    length = sweep.phase2_step.transpose(*axes).values
     ret["phase1_length"] = (outcome.dims, np.where(final, np.where(np.isnan(length), np.inf, length), np.nan))
     return ret
 
@@ -246,8 +247,7 @@ def against(runs: xr.Dataset, quantity: str, axis: str, confidence: float = 0.95
     median and its interval. Settings are not replicates of each other: the interval is that of a run drawn from the
     grid, not of one setting.
     """
-    if axis not in AXES:
-        raise ArgumentError(f"{axis!r} is not an axis; the axes are {', '.join(AXES)}")
+    check_axis(runs, axis)
     values = runs[quantity].transpose(axis, ...).values
     flat = values.reshape(values.shape[0], -1)
     if quantity == "negative":
@@ -298,7 +298,7 @@ def table(statistics: xr.Dataset) -> str:
     columns: list[tuple[str, list[str]]] = []
     for name in axes:
         values = flat[name].values
-        columns.append((str(name), [f"{v:.6g}" if isinstance(v, (int, float, np.number)) else str(v) for v in values]))
+        columns.append((str(name), [told(name, value) for value in values]))
     columns += [
         ("runs", [str(v) for v in flat.n.values]),
         ("negative alignment", [f"{k} of {n}" for k, n in zip(flat.negative_k.values, flat.negative_n.values)]),
@@ -349,7 +349,7 @@ def marginals(sweep: xr.Dataset, confidence: float = 0.95, runs: xr.Dataset | No
     """`against` for each quantity and each axis with more than one value, or step_size if there is none. `runs`: from `run_phases`,
     where it is known already."""
     runs = run_phases(sweep) if runs is None else runs
-    axes = [name for name in AXES if sweep.sizes[name] > 1 and name != "replicate"] or ["step_size"]
+    axes = [name for name in axes_of(sweep) if sweep.sizes[name] > 1 and name != "replicate"] or ["step_size"]
     return {quantity: {axis: against(runs, quantity, axis, confidence) for axis in axes} for quantity in QUANTITIES}
 
 
@@ -368,13 +368,18 @@ def draw_phases(data: dict[str, dict[str, xr.Dataset]], summary: dict[str, int],
                  "turns: of runs that did not begin with positive alignment; open: most never got there; on the lower frame: not positive"]
         per_line = max(20, int((width - 0.2) / 0.048))
         lines = [line for note in notes for line in textwrap.wrap(note, per_line)]
-        head = 0.22 if title else 0.06
-        foot = 0.42 + 0.115 * len(lines)
+        title = style.broken(title, width - 0.1)
+        head = 0.22 + 0.12 * title.count("\n") if title else 0.06
+        names = {axis: [style.value_text(value) for value in data[QUANTITIES[0]][axis][axis].values if isinstance(value, str)] for axis in axes}
+        slanted = [axis for axis in axes if sum(style.text_width(name) + 0.06 for name in names[axis]) > step]
+        # Room below the panels for names that lie aslant.
+        aslant = max([0.0, *(0.5 * style.text_width(name) for axis in slanted for name in names[axis])])
+        foot = 0.42 + aslant + 0.115 * len(lines)
         height = head + len(QUANTITIES) * (panel_height + gap) + foot
         figure = Figure(figsize=(width, height))
         figure.set_dpi(dpi or 300)
         if title:
-            figure.text(0.02, 1 - 0.05 / height, title, va="top", color=style.MUTED)
+            figure.text(0.02, 1 - 0.05 / height, title, va="top", color=style.MUTED, linespacing=1.1)
         for row, quantity in enumerate(QUANTITIES):
             limits = _limits(quantity, list(data[quantity].values()))
             for column, axis in enumerate(axes):
@@ -387,6 +392,9 @@ def draw_phases(data: dict[str, dict[str, xr.Dataset]], summary: dict[str, int],
                     ax.yaxis.set_label_coords(-0.5 / (step - 0.1), 0.5)
                 if row == len(QUANTITIES) - 1:
                     ax.set_xlabel(style.AXIS_LABELS[axis], labelpad=1.5)
+                    if axis in slanted:
+                        for label in ax.get_xticklabels():
+                            label.set(rotation=30, rotation_mode="anchor", ha="right")
         for index, line in enumerate(lines):
             figure.text(0.1 / width, (0.115 * (len(lines) - index)) / height, line, va="top", fontsize=6.2, color=style.MUTED)
         return figure
@@ -425,8 +433,9 @@ def _panel(ax: Any, quantity: str, data: xr.Dataset, axis: str, limits: tuple[fl
             ax.plot([x, x], [np.clip(l, bottom, top), np.clip(h, bottom, top)], color=colour, linewidth=0.8, alpha=0.55, zorder=2)
     inside = np.clip(np.where(never, np.nan, middle), bottom, top)
     joined = place.scale != "categorical"
-    ax.plot(place.centres, inside, color=colour, linewidth=0.9 if joined else 0, marker="o", markersize=2.2 if len(inside) <= 40 else 1,
-            zorder=3, clip_on=False)
+    for part in maps.pieces(place):
+        ax.plot(place.centres[part], inside[part], color=colour, linewidth=0.9 if joined else 0, marker="o",
+                markersize=2.2 if len(inside) <= 40 else 1, zorder=3, clip_on=False)
     if never.any():
         ax.plot(place.centres[never], np.full(never.sum(), top), linestyle="", marker="o", markersize=2.8, markerfacecolor="white",
                 markeredgecolor=colour, markeredgewidth=0.7, zorder=3, clip_on=False)

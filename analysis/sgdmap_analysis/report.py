@@ -28,10 +28,7 @@ import xarray as xr
 from . import __version__, style
 from .errors import ArgumentError, FileError
 from .maps import Axis, cell_statistics
-from .sweep import AXES, flag_codes, has_outcome
-
-# The axes of the page: each cell is a setting, over whose replicates the statistics are.
-SETTING_AXES = tuple(name for name in AXES if name != "replicate")
+from .sweep import axes_of, flag_codes, has_outcome
 
 # More settings than this are merged, so that a browser stays quick and the page small.
 MAX_CELLS = 150_000
@@ -40,11 +37,12 @@ MAX_CELLS = 150_000
 TRAJECTORY_BYTES = 5_500_000
 
 # The fields of a trajectory that the page shows, the most telling first; and those that may be negative.
-FIELDS = ("error", "potential", "alignment", "loss", "gradient_norm", "weight_norm")
+FIELDS = ("error", "potential", "alignment", "loss", "test_loss", "gradient_norm", "weight_norm")
 SIGNED_FIELDS = ("potential", "alignment")
 FIELD_LABELS = {
     "error": "distance from W*, ‖A−B‖/√d", "potential": "potential g", "alignment": "alignment ρ",
-    "loss": "population loss L", "gradient_norm": "gradient norm ‖∇L‖", "weight_norm": "weight norm ‖W‖₂",
+    "loss": "population loss L", "test_loss": "loss on the test set",
+    "gradient_norm": "gradient norm ‖∇L‖", "weight_norm": "weight norm ‖W‖₂",
 }
 
 # Median and band of the trajectories over the replicates.
@@ -60,21 +58,27 @@ _MAX_PHASE_VALUES = 60_000_000
 _INFINITE = 1e300
 
 # Fields and records, from rich to poor, of which the first is taken that fits into the budget.
-_LADDER = ((6, 64), (4, 64), (4, 48), (4, 32), (4, 24))
+_LADDER = ((7, 64), (6, 64), (4, 64), (4, 48), (4, 32), (4, 24))
 
 _PARTS = ("format.js", "data.js", "plots.js", "map.js", "detail.js", "sections.js", "table.js", "main.js")
 
 AXIS_LABELS = {
-    "dimension": "dimension d", "batch_size": "batch size B", "input": "input", "teacher_norm": "teacher norm ‖W*‖₂",
-    "link": "link", "step_size": "step size η", "init_scale": "initialization scale",
+    "dimension": "dimension d", "batch_size": "batch size B", "gradient": "gradient", "data": "training samples N", "input": "input",
+    "teacher": "teacher", "teacher_norm": "teacher norm ‖W*‖₂", "link": "link", "noise": "label noise ε",
+    "schedule": "step size schedule", "step_size": "step size η", "init_scale": "initialization scale",
 }
 AXIS_SYMBOLS = {
-    "dimension": "d", "batch_size": "B", "input": "input", "teacher_norm": "‖W*‖₂", "link": "link", "step_size": "η",
-    "init_scale": "init. scale",
+    "dimension": "d", "batch_size": "B", "gradient": "gradient", "data": "N", "input": "input", "teacher": "teacher",
+    "teacher_norm": "‖W*‖₂", "link": "link", "noise": "ε", "schedule": "schedule", "step_size": "η", "init_scale": "init. scale",
 }
 
 
 # -- Numbers -----------------------------------------------------------------------------------------------------------
+
+
+def setting_axes(sweep: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """The axes of the page: each cell is a setting, over whose replicates the statistics are."""
+    return tuple(name for name in axes_of(sweep) if name != "replicate")
 
 
 def collect(
@@ -82,7 +86,7 @@ def collect(
 ) -> dict[str, Any]:
     """Everything that the page shows but the trajectories, ready for JSON.
 
-    Arrays of `cells`, `phases` and `critical` are flat over the settings, in C order of `axes` (those of SETTING_AXES); None is what is
+    Arrays of `cells`, `phases` and `critical` are flat over the settings, in C order of `axes` (`setting_axes`); None is what is
     not known, and a final error of -1 that of runs of which the median diverged. With more than MAX_CELLS settings neighbouring
     ones are merged (see `merge_settings`), which `notes` says.
 
@@ -115,7 +119,7 @@ def collect(
         **_summary(whole),
         "provenance": provenance(whole),
         "config": str(sweep.attrs.get("config", "")),
-        "axes": [_axis(sweep, whole, name, factors.get(name, 1)) for name in SETTING_AXES],
+        "axes": [_axis(sweep, whole, name, factors.get(name, 1)) for name in setting_axes(sweep)],
         "cells": _cells(sweep, confidence),
         "failures": _failures(whole),
         "phases": _phases(whole, confidence, notes) if not factors else None,
@@ -148,7 +152,7 @@ def _summary(sweep: xr.Dataset) -> dict[str, Any]:
         "runs": int(sweep.status.size),
         "replicates": int(sweep.sizes["replicate"]),
         "settings": _settings(sweep),
-        "shape": {name: int(sweep.sizes[name]) for name in SETTING_AXES},
+        "shape": {name: int(sweep.sizes[name]) for name in setting_axes(sweep)},
         "outcomes": list(codes),
         "counts": {name: int(found.get(code, 0)) for name, code in codes.items()},
         "core_hours": float(f"{np.nansum(wall) / 3600:.4g}"),
@@ -156,7 +160,7 @@ def _summary(sweep: xr.Dataset) -> dict[str, Any]:
 
 
 def _settings(sweep: xr.Dataset) -> int:
-    return math.prod(sweep.sizes[name] for name in SETTING_AXES)
+    return math.prod(sweep.sizes[name] for name in setting_axes(sweep))
 
 
 def _axis(sweep: xr.Dataset, whole: xr.Dataset, name: str, factor: int) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def _axis(sweep: xr.Dataset, whole: xr.Dataset, name: str, factor: int) -> dict[
 
 
 def _cells(sweep: xr.Dataset, confidence: float) -> dict[str, Any]:
-    cells = cell_statistics(sweep, "step_size", "init_scale", confidence).transpose("outcome", *SETTING_AXES)
+    cells = cell_statistics(sweep, "step_size", "init_scale", confidence).transpose("outcome", *setting_axes(sweep))
     ret: dict[str, Any] = {"counts": {str(name): cells.counts.sel(outcome=name).values.ravel().tolist()
                                       for name in cells.outcome.values}}
     for name in ("n", "k"):
@@ -199,7 +203,7 @@ def _cells(sweep: xr.Dataset, confidence: float) -> dict[str, Any]:
 
 def _last(variable: xr.DataArray) -> np.ndarray:
     """[settings axes, replicate], the replicates last."""
-    return variable.transpose(*SETTING_AXES, "replicate").values
+    return variable.transpose(*setting_axes(variable), "replicate").values
 
 
 def _failures(sweep: xr.Dataset) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _failures(sweep: xr.Dataset) -> dict[str, Any]:
         messages = {code: text.replace("_", " ") for text, code in flag_codes(sweep.message).items()}
     rows = []
     for place in failed[:MAX_FAILURES]:
-        where = {name: sweep[name].values[i].item() for name, i in zip(AXES, place)}
+        where = {name: sweep[name].values[i].item() for name, i in zip(axes_of(sweep), place)}
         code = int(sweep.message.values[tuple(place)]) if messages else 0
         rows.append({"run": int(sweep.run.values[tuple(place)]), "where": where, "message": messages.get(code, "")})
     return {"count": int(len(failed)), "rows": rows}
@@ -229,9 +233,9 @@ def _phases(sweep: xr.Dataset, confidence: float, notes: list[str]) -> dict[str,
     statistics = phase_statistics(sweep, confidence)
     ret = {}
     for name, variable in statistics.data_vars.items():
-        if set(variable.dims) != set(SETTING_AXES):
+        if set(variable.dims) != set(setting_axes(sweep)):
             continue
-        values = variable.transpose(*SETTING_AXES).values.ravel()
+        values = variable.transpose(*setting_axes(sweep)).values.ravel()
         # Infinity is a result here (phase II was not reached), but no number of JSON: see data.js.
         ret[str(name)] = values.tolist() if values.dtype.kind in "UOb" else _plain(np.where(np.isposinf(values), _INFINITE, values), 5)
     return ret
@@ -249,7 +253,7 @@ def _critical(sweep: xr.Dataset, confidence: float, resamples: int, notes: list[
         if sweep.sizes[axis] < 4:
             continue
         critical = boundary.critical_values(sweep, axis, confidence, resamples)
-        others = [name for name in SETTING_AXES if name != axis]
+        others = [name for name in setting_axes(sweep) if name != axis]
         table = critical.transpose(*others)
         # infinity: the boundary lies beyond the grid
         entry: dict[str, Any] = {"axis": axis, "axes": others, "kind": table.kind.values.ravel().tolist()}
@@ -331,7 +335,7 @@ def _merge_factors(sweep: xr.Dataset) -> dict[str, int]:
     """How many neighbouring values of the longest axes are merged, so that at most MAX_CELLS settings are left."""
     factors: dict[str, int] = {}
     while True:
-        sizes = {name: math.ceil(sweep.sizes[name] / factors.get(name, 1)) for name in SETTING_AXES}
+        sizes = {name: math.ceil(sweep.sizes[name] / factors.get(name, 1)) for name in setting_axes(sweep)}
         if math.prod(sizes.values()) <= MAX_CELLS:
             return factors
         longest = max(sizes, key=lambda name: (np.issubdtype(sweep[name].dtype, np.number), sizes[name]))
@@ -346,13 +350,14 @@ def merge_settings(sweep: xr.Dataset, factors: dict[str, int]) -> xr.Dataset:
     """Neighbouring settings seen as one, with the runs of all of them as its replicates.
 
     `factors` says how many values of an axis become one: their middle, geometric where all are positive. Returns the datasets that maps need,
-    [AXES] with `replicate` longer by the product of the factors; runs that fill a last, shorter block up have a status that no flag
+    [axes] with `replicate` longer by the product of the factors; runs that fill a last, shorter block up have a status that no flag
     names, so that no statistic counts them. Trajectories are left out.
     """
     names = [name for name in ("status", "final_error", "converged_step", "steps_done", "phase2_step") if name in sweep]
+    axes = setting_axes(sweep)
     ret = {}
     coordinates: dict[str, Any] = {}
-    for name in AXES:
+    for name in axes_of(sweep):
         values = sweep[name].values
         if name == "replicate":
             continue
@@ -363,12 +368,12 @@ def merge_settings(sweep: xr.Dataset, factors: dict[str, int]) -> xr.Dataset:
         else:
             coordinates[name] = sweep[name]
     for name in names:
-        variable = sweep[name].transpose(*SETTING_AXES, "replicate")
+        variable = sweep[name].transpose(*axes, "replicate")
         values = variable.values
         filler = -1 if name == "status" else np.nan
         shape: list[int] = []
         padding = []
-        for axis in SETTING_AXES:
+        for axis in axes:
             factor = factors.get(axis, 1)
             blocks = math.ceil(sweep.sizes[axis] / factor)
             padding.append((0, blocks * factor - sweep.sizes[axis]))
@@ -376,11 +381,11 @@ def merge_settings(sweep: xr.Dataset, factors: dict[str, int]) -> xr.Dataset:
         values = np.pad(values, [*padding, (0, 0)], constant_values=filler).reshape(*shape, values.shape[-1])
         order = [*range(0, len(shape), 2), *range(1, len(shape), 2), len(shape)]
         values = values.transpose(order)
-        values = values.reshape(*values.shape[:len(SETTING_AXES)], -1)
-        ret[name] = xr.Variable((*SETTING_AXES, "replicate"), values, variable.attrs)
+        values = values.reshape(*values.shape[:len(axes)], -1)
+        ret[name] = xr.Variable((*axes, "replicate"), values, variable.attrs)
     count = next(iter(ret.values())).shape[-1]
     coordinates["replicate"] = ("replicate", np.arange(count))
-    return xr.Dataset(ret, coordinates, sweep.attrs).transpose(*AXES)
+    return xr.Dataset(ret, coordinates, sweep.attrs).transpose(*axes_of(sweep))
 
 
 # -- Trajectories ------------------------------------------------------------------------------------------------------
@@ -410,7 +415,7 @@ def collect_trajectories(sweep: xr.Dataset, budget: int = TRAJECTORY_BYTES) -> t
     that are kept), `quantiles`, and `note`, what was thinned.
     """
     fields = shown_fields(sweep)
-    axes = {name: np.arange(sweep.sizes[name]) for name in SETTING_AXES}
+    axes = {name: np.arange(sweep.sizes[name]) for name in setting_axes(sweep)}
     if not fields:
         return {"fields": [], "note": "The file holds no trajectories."}, gzip.compress(b"")
     records = sweep.sizes["step"]
@@ -450,8 +455,8 @@ def collect_trajectories(sweep: xr.Dataset, budget: int = TRAJECTORY_BYTES) -> t
 
 def _thinned(sweep: xr.Dataset, most: float) -> dict[str, np.ndarray]:
     """Indices of each axis, a lattice of at most so many settings: every n-th value of the longest axes."""
-    axes = {name: np.arange(sweep.sizes[name]) for name in SETTING_AXES}
-    stride = {name: 1 for name in SETTING_AXES}
+    axes = {name: np.arange(sweep.sizes[name]) for name in setting_axes(sweep)}
+    stride = {name: 1 for name in setting_axes(sweep)}
     while math.prod(index.size for index in axes.values()) > max(1, most):
         longest = max(axes, key=lambda name: axes[name].size)
         stride[longest] += 1
@@ -473,7 +478,7 @@ def _packed(
         coded.append(np.ascontiguousarray(step.view(np.uint8).reshape(*step.shape, 2).transpose(3, 0, 1, 2)).tobytes())
     header = {
         "fields": described, "steps": chosen.step.values.tolist(), "quantiles": list(QUANTILES),
-        "axes": {name: chosen[name].values.tolist() for name in SETTING_AXES},
+        "axes": {name: chosen[name].values.tolist() for name in setting_axes(sweep)},
     }
     return header, gzip.compress(b"".join(coded), 6, mtime=0)
 
@@ -489,13 +494,14 @@ def _bands(sweep: xr.Dataset, name: str) -> np.ndarray:
     # Not transposed before it is read, which would make xarray look up each value on its own.
     field, status = sweep[name], sweep.status
     codes = flag_codes(sweep.status)
-    settings = math.prod(field.sizes[name] for name in SETTING_AXES)
+    axes = setting_axes(sweep)
+    settings = math.prod(field.sizes[name] for name in axes)
     replicates, records = field.sizes["replicate"], field.sizes["step"]
     ret = np.empty((len(QUANTILES), settings, records))
     # The outer axes whose product gives parts of a bearable size.
     outer: list[str] = []
     size = field.size
-    for name in SETTING_AXES:
+    for name in axes:
         if size <= 4_000_000:
             break
         outer.append(name)
@@ -503,8 +509,8 @@ def _bands(sweep: xr.Dataset, name: str) -> np.ndarray:
     part = settings // math.prod(field.sizes[name] for name in outer)
     for number, place in enumerate(np.ndindex(*(field.sizes[name] for name in outer))):
         indices = {axis: [index] for axis, index in zip(outer, place)}
-        values = field.isel(indices).compute().transpose(*SETTING_AXES, "replicate", "step").values.reshape(part, replicates, records)
-        ends = status.isel(indices).transpose(*SETTING_AXES, "replicate").values.reshape(part, replicates)
+        values = field.isel(indices).compute().transpose(*axes, "replicate", "step").values.reshape(part, replicates, records)
+        ends = status.isel(indices).transpose(*axes, "replicate").values.reshape(part, replicates)
         full = held(values, ends == codes["diverged"], name in SIGNED).transpose(0, 2, 1)
         ordered = np.sort(full, axis=-1)  # once for all of them; NaN last
         count = (~np.isnan(ordered)).sum(-1)
@@ -544,7 +550,7 @@ def setting_trajectories(sweep: xr.Dataset, place: dict[str, int]) -> dict[str, 
         fields.append({"name": name, "label": FIELD_LABELS[name], "values": [_plain(band, 5) for band in bands]})
     return {
         "steps": one.step.values.tolist(), "quantiles": list(QUANTILES), "fields": fields,
-        "where": {name: one[name].values[0].item() for name in SETTING_AXES},
+        "where": {name: one[name].values[0].item() for name in setting_axes(sweep)},
     }
 
 

@@ -77,10 +77,11 @@ class Source:
         with self._lock:
             if self._sweep is None:
                 return None
-            sizes = [self._sweep.sizes[name] for name in report.SETTING_AXES]
+            axes = report.setting_axes(self._sweep)
+            sizes = [self._sweep.sizes[name] for name in axes]
             place = {}
             rest = setting
-            for name, size in reversed(list(zip(report.SETTING_AXES, sizes))):
+            for name, size in reversed(list(zip(axes, sizes))):
                 rest, place[name] = divmod(rest, size)
             if setting < 0 or rest:
                 return None

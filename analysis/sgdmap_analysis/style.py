@@ -9,7 +9,11 @@ from typing import Any, Sequence
 
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+
+from .sweep import ONLINE
 
 INK = "#1c1c1c"
 MUTED = "#5c5c5c"
@@ -128,6 +132,26 @@ def parameters() -> dict[str, Any]:
     }
 
 
+def text_width(text: str, size: float = 6.2) -> float:
+    """Inches that a line of text of so many points takes."""
+    figure = Figure(figsize=(1, 1), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    return figure.text(0, 0, text, fontsize=size).get_window_extent(canvas.get_renderer()).width / 100
+
+
+def broken(text: str, width: float) -> str:
+    """The text, in 7 points, broken at commas into lines that are no wider than so many inches."""
+    lines = [""]
+    for part in text.split(", "):
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if lines[-1] and text_width(longer, 7) > width:
+            lines[-1] += ","
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
 # -- Words -------------------------------------------------------------------------------------------------------------
 
 AXIS_LABELS = {
@@ -135,8 +159,13 @@ AXIS_LABELS = {
     "batch_size": "batch size $B$",
     "input": "input distribution",
     "replicate": "replicate",
+    "gradient": "gradient",
+    "data": "training samples $N$",
+    "teacher": "teacher",
     "teacher_norm": "teacher norm ‖$W^{*}$‖$_2$",
     "link": "link",
+    "noise": r"label noise $\varepsilon$",
+    "schedule": "step size schedule",
     "step_size": r"step size $\eta$",
     "init_scale": "initialization scale",
 }
@@ -144,13 +173,16 @@ AXIS_LABELS = {
 _SYMBOLS = {
     "dimension": "$d$",
     "batch_size": "$B$",
+    "data": "$N$",
     "teacher_norm": "‖$W^{*}$‖$_2$",
+    "noise": r"$\varepsilon$",
     "step_size": r"$\eta$",
     "init_scale": "init. scale",
     "replicate": "replicate",
 }
 
-_INPUTS = {
+# Names of inputs and teachers.
+_NAMES = {
     "gaussian": "Gaussian",
     "sphere": "sphere",
     "student_t": "Student $t_5$",
@@ -160,10 +192,12 @@ _INPUTS = {
 }
 
 
-def value_text(value: Any) -> str:
-    """'0.05', '200', '10$^{-4}$' or a name, short enough for a tick."""
+def value_text(value: Any, axis: str = "") -> str:
+    """'0.05', '200', '10$^{-4}$', 'online' or a name, short enough for a tick."""
+    if axis == "data" and value == 0:
+        return ONLINE
     if isinstance(value, str):
-        return _INPUTS.get(value, value.replace("_", " "))
+        return _NAMES.get(value, value.replace("_", " "))
     value = float(value)
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
@@ -174,11 +208,15 @@ def value_text(value: Any) -> str:
 
 
 def setting_text(axis: str, value: Any) -> str:
-    """'$d$ = 10', 'identity link', 'Gaussian input'."""
+    """'$d$ = 10', 'identity link', 'Gaussian input', 'online data'."""
     if axis == "link":
         return "no link" if value == "none" else f"{value_text(value)} link"
-    if axis == "input":
-        return f"{value_text(value)} input"
+    if axis in ("input", "gradient", "teacher", "schedule"):
+        return f"{value_text(value).replace(' ', '-') if axis != 'input' else value_text(value)} {axis}"
+    if axis == "data" and value == 0:
+        return f"{ONLINE} data"
+    if axis == "batch_size" and value == 0:
+        return "no minibatch"
     if axis == "replicate":
         return f"replicate {value_text(value)}"
     return f"{_SYMBOLS[axis]} = {value_text(value)}"

@@ -20,7 +20,17 @@ from . import guard
 from .errors import ArgumentError, FileError, SweepError
 
 # The axes in the order in which sgdmap nests them, the last one fastest.
-AXES = ("dimension", "batch_size", "input", "replicate", "teacher_norm", "link", "step_size", "init_scale")
+AXES = ("dimension", "batch_size", "gradient", "data", "input", "replicate", "teacher", "teacher_norm", "link", "noise", "schedule",
+        "step_size", "init_scale")
+
+# Those that a file has only where some run is not at this value: elsewhere all are.
+DEFAULTS: dict[str, Any] = {"gradient": "minibatch", "data": 0, "teacher": "gaussian", "noise": 0.0, "schedule": "constant"}
+
+# Those whose values are words.
+NAMED_AXES = ("gradient", "input", "teacher", "link", "schedule")
+
+# What a number of training samples of 0 is called: fresh ones at every step.
+ONLINE = "online"
 
 # Every outcome that is a result of the training, as opposed to a run without one.
 FINAL_OUTCOMES = ("converged", "diverged", "stalled", "unfinished")
@@ -65,10 +75,10 @@ def open_sweep(path: str | os.PathLike, *, masked: bool = True, flat: bool = Fal
     Returns
     -------
     xarray.Dataset
-        Dimensions: the eight axes of `AXES` (length 1 where the sweep has one value), and `step`. Numeric axes
-        ascend; `input` and `link` are text. Coordinates: the axes, `step`, and `run` [axes], the run's number in the
-        file. `status` stays int8 with its CF flags: see `decode_flags`. Units and long names are those of the file, the
-        root attributes are the Dataset's.
+        Dimensions: the axes, in the order of `AXES` (length 1 where the sweep has one value; those of `DEFAULTS` only if
+        the file has them), and `step`. Numeric axes ascend; `NAMED_AXES` are text; `data` is 0 for fresh samples at every
+        step. Coordinates: the axes, `step`, and `run` [axes], the run's number in the file. `status` stays int8 with its
+        CF flags: see `decode_flags`. Units and long names are those of the file, the root attributes are the Dataset's.
 
         Trajectories [axes, step] are lazy and not cached: `.load()` or `.compute()` what is used more than once.
         The file is not held open.
@@ -88,6 +98,27 @@ def open_sweep(path: str | os.PathLike, *, masked: bool = True, flat: bool = Fal
             return _read(file, path, masked, flat)
     except _TROUBLE as error:
         raise SweepError(f"{path}: cannot be read: {_first_line(error)}") from error
+
+
+def axes_of(sweep: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """The axes that a sweep, or what was computed from it, has, in the order of AXES."""
+    return tuple(name for name in AXES if name in sweep.coords)
+
+
+def check_axis(sweep: xr.Dataset, axis: str) -> str:
+    """The axis itself, or an ArgumentError that says which there are."""
+    have = axes_of(sweep)
+    if axis not in have:
+        known = f" of this file, whose runs all have {told(axis, DEFAULTS[axis])}" if axis in DEFAULTS else ""
+        raise ArgumentError(f"{axis!r} is not an axis{known}; the axes are {', '.join(have)}")
+    return axis
+
+
+def axis_values(sweep: xr.Dataset, axis: str) -> np.ndarray:
+    """Values [n] of an axis; the default alone where the sweep lacks the axis. ArgumentError for what is no axis at all."""
+    if axis in DEFAULTS and axis not in sweep.coords:
+        return np.array([DEFAULTS[axis]])
+    return sweep[check_axis(sweep, axis)].values
 
 
 def decode_flags(variable: xr.DataArray) -> xr.DataArray:
@@ -124,9 +155,7 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
     value that is not there.
     """
     for axis, wanted in where.items():
-        if axis not in AXES:
-            raise ArgumentError(f"{axis!r} is not an axis; the axes are {', '.join(AXES)}")
-        values = sweep[axis].values
+        values = axis_values(sweep, axis)
         numeric = np.issubdtype(values.dtype, np.number)
         if isinstance(wanted, slice):
             if not numeric:
@@ -135,16 +164,17 @@ def select(sweep: xr.Dataset, where: Mapping[str, Sequence[Any] | slice]) -> xr.
             high = np.inf if wanted.stop is None else wanted.stop * (1 + np.sign(wanted.stop) * 1e-6)
             index = np.flatnonzero((values >= low) & (values <= high))
             if index.size == 0:
-                raise ArgumentError(f"no value of {axis} lies in that range; it has {listed(values)}")
+                raise ArgumentError(f"no value of {axis} lies in that range; it has {listed(values, axis)}")
         else:
             found = []
             for value in wanted:
                 match = np.isclose(values, value, rtol=1e-6, atol=0) if numeric else values == value
                 if not match.any():
-                    raise ArgumentError(f"{axis} has no value {listed(np.array([value]))}; it has {listed(values)}")
+                    raise ArgumentError(f"{axis} has no value {told(axis, value)}; it has {listed(values, axis)}")
                 found.append(int(np.argmax(match)))
             index = np.unique(found)
-        sweep = sweep.isel({axis: index})
+        if axis in sweep.coords:
+            sweep = sweep.isel({axis: index})
     return sweep
 
 
@@ -221,8 +251,9 @@ def _open_file(path: Path) -> h5py.File:
 
 
 def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
-    needed = (*AXES, "run", "step", "status")
     datasets = _datasets(file, path)
+    names = tuple(name for name in AXES if name not in DEFAULTS or name in datasets)
+    needed = (*names, "run", "step", "status")
     missing = [name for name in needed if name not in datasets]
     if missing:
         raise SweepError(f"{path}: not an sgdmap result file: it has no dataset {missing[0]!r}")
@@ -249,7 +280,7 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
         status.values[final & (checksum.values == 0)] = flag_codes(status)["pending"]
         final &= checksum.values != 0
 
-    settings = {name: _flat_variable(file, name) for name in AXES}
+    settings = {name: _flat_variable(file, name) for name in names}
     for name, setting in settings.items():
         if setting.shape != (run_count,):
             raise SweepError(f"{path}: not an sgdmap result file: {name!r} does not have one value a run")
@@ -259,8 +290,8 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
         dims: tuple[str, ...] = ("run",)
     else:
         axes, order = _unstack(settings, run_count, path)
-        dims = AXES
-        order = order.reshape([axes[name].size for name in AXES])
+        dims = names
+        order = order.reshape([axes[name].size for name in names])
 
     # None where the runs stand in the file as in the box, which is sgdmap's own order: a reshape, no gather.
     in_order = bool(np.array_equal(order.ravel(), np.arange(run_count)))
@@ -271,7 +302,7 @@ def _read(file: h5py.File, path: Path, masked: bool, flat: bool) -> xr.Dataset:
     source = _Source(path, file)
     variables: dict[str, xr.Variable] = {}
     for name, dataset in datasets.items():
-        if name in ("run", "step", "status", *AXES):
+        if name in ("run", "step", "status", *names):
             continue
         file_dims = _dimensions(dataset, run_count, file["step"].shape[0])
         if file_dims == ("run",):
@@ -304,8 +335,7 @@ def _unstack(
     """
     axes: dict[str, xr.Variable] = {}
     cell = np.zeros(run_count, dtype=np.int64)
-    for name in AXES:
-        setting = settings[name]
+    for name, setting in settings.items():
         values, inverse = np.unique(setting.values, return_inverse=True)
         if name != "replicate" and np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
             raise SweepError(f"{path}: not an sgdmap result file: {name!r} has values that are not numbers")
@@ -384,9 +414,16 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip("'\"") or type(error).__name__).splitlines()[0]
 
 
-def listed(values: np.ndarray) -> str:
+def told(axis: str, value: Any, digits: int = 6) -> str:
+    """A value of an axis in a message or a table: a name, 'online', or a number with so many digits."""
+    if isinstance(value, str):
+        return str(value)
+    return ONLINE if axis == "data" and value == 0 else f"{value:.{digits}g}"
+
+
+def listed(values: np.ndarray, axis: str = "") -> str:
     """An axis' values for a message, the middle of many left out."""
-    shown = [f"{value:.6g}" if np.issubdtype(values.dtype, np.number) else str(value) for value in values]
+    shown = [told(axis, value) for value in values]
     return ", ".join(shown if len(shown) <= 12 else [*shown[:5], "...", *shown[-5:]])
 
 

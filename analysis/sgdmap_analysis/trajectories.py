@@ -16,14 +16,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from . import style
 from .errors import ArgumentError
 from .statistics import median_interval
-from .sweep import AXES, flag_codes, has_outcome
+from .sweep import axes_of, flag_codes, has_outcome
 
-FIELDS = ("error", "loss", "batch_loss", "potential", "potential_norm", "alignment", "gradient_norm", "weight_norm")
+FIELDS = ("error", "loss", "test_loss", "batch_loss", "potential", "potential_norm", "alignment", "gradient_norm", "weight_norm")
 # Those that may be negative, and are drawn on a scale that has a zero.
 SIGNED = ("potential", "potential_norm", "alignment")
 
 LABELS = {
     "loss": "population loss $L$",
+    "test_loss": "loss on the test set",
     "batch_loss": "batch loss",
     "error": r"distance from $W^{*}$, ‖$A-B$‖$_F/\sqrt{d}$",
     "potential": "potential $g$",
@@ -109,18 +110,19 @@ def bands(
     """
     check_field(sweep, field)
     signed = field in SIGNED
-    values = sweep[field].transpose(*AXES, "step")
-    final = has_outcome(sweep.status).transpose(*AXES)
+    axes = axes_of(sweep)
+    values = sweep[field].transpose(*axes, "step")
+    final = has_outcome(sweep.status).transpose(*axes)
     counts = final if chosen is None else final & chosen
-    counts = counts.transpose(*AXES)
+    counts = counts.transpose(*axes)
     raw = np.where(counts.values[..., None], values.values, np.nan)
-    diverged = (sweep.status == flag_codes(sweep.status)["diverged"]).transpose(*AXES).values
+    diverged = (sweep.status == flag_codes(sweep.status)["diverged"]).transpose(*axes).values
     full = held(raw, diverged, signed)
-    place = AXES.index("replicate")
+    place = axes.index("replicate")
     # The field is NaN too where it is not defined: the alignment at W* itself.
     ended = np.isnan(raw) & ~np.isnan(full)
     last = np.moveaxis(full, place, -1)
-    dims = tuple(name for name in AXES if name != "replicate")
+    dims = tuple(name for name in axes if name != "replicate")
     middle, low, high, coverage = median_interval(last, confidence)
     edges = order_quantile(last, quantiles)
     shape = (*dims, "step")
@@ -147,7 +149,7 @@ class Curve:
 
 def curves(sweep: xr.Dataset, chosen: xr.DataArray | None, most: int | None = None) -> tuple[list[Curve], int]:
     """The chosen settings in the order of the axes, thinned evenly to `most`; and how many there are without thinning."""
-    dims = [name for name in AXES if name != "replicate"]
+    dims = [name for name in axes_of(sweep) if name != "replicate"]
     shape = [sweep.sizes[name] for name in dims]
     if chosen is None:
         flat = np.arange(math.prod(shape))
@@ -225,7 +227,7 @@ def _draw(sweep: xr.Dataset, data: Mapping[str, xr.Dataset], drawn: Sequence[Cur
     across = min(len(data), 2 if len(data) != 3 else 3)
     down = math.ceil(len(data) / across)
     width = width or (3.25 if across == 1 else 5.5 if across == 2 else 7.2)
-    varying = [name for name in AXES if name != "replicate" and len({str(c.values[name]) for c in drawn}) > 1]
+    varying = [name for name in axes_of(sweep) if name != "replicate" and len({str(c.values[name]) for c in drawn}) > 1]
     colours, kinds = _looks(drawn, varying)
     words = [", ".join(style.setting_text(name, curve.values[name]) for name in varying) for curve in drawn]
     phases = [phase2_steps(sweep, curve)[0] for curve in drawn]
@@ -235,7 +237,8 @@ def _draw(sweep: xr.Dataset, data: Mapping[str, xr.Dataset], drawn: Sequence[Cur
     key_lines = math.ceil(len(drawn) / key_columns) if varying else 0
     notes = _notes(data, drawn, count, phases)
     foot = 0.16 * key_lines + 0.115 * len(notes) + 0.2
-    head = 0.2 if title else 0.05
+    title = style.broken(title, width - 0.1)
+    head = 0.2 + 0.12 * title.count("\n") if title else 0.05
     between = 0.45  # a row's tick labels and the next one's title
     height = head + down * (panel + between) + 0.13 + foot
     figure = Figure(figsize=(width, height))
@@ -252,7 +255,7 @@ def _draw(sweep: xr.Dataset, data: Mapping[str, xr.Dataset], drawn: Sequence[Cur
         if row == down - 1 or index + across >= len(data):
             ax.set_xlabel("SGD step", labelpad=1.5)
     if title:
-        figure.text(0.02, 1 - 0.06 / height, title, va="top", color=style.MUTED)
+        figure.text(0.02, 1 - 0.06 / height, title, va="top", color=style.MUTED, linespacing=1.1)
     y = foot - 0.05
     if varying:
         for at, (text, colour, kind) in enumerate(zip(words, colours, kinds)):

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .errors import ArgumentError
-from .sweep import AXES, listed, select
+from .sweep import AXES, NAMED_AXES, ONLINE, axis_values, listed, select
 
 # 0.001 is to find what a log range made of it.
 _TOLERANCE = 1e-6
@@ -78,12 +78,14 @@ def _short_form(name: str, values: str, text: str) -> tuple[str, Any]:
         raise ArgumentError(f"{text!r} is not AXIS=VALUE, AXIS=VALUE,VALUE or AXIS=LOW:HIGH")
     if ":" in values:
         low, _, high = values.partition(":")
-        return axis, slice(_number(low, text), _number(high, text))
+        return axis, slice(_number(low, text, axis), _number(high, text, axis))
     items = [item.strip() for item in values.split(",")]
-    return axis, items if axis in ("link", "input") else [_number(item, text) for item in items]
+    return axis, items if axis in NAMED_AXES else [_number(item, text, axis) for item in items]
 
 
-def _number(item: str, text: str) -> float | None:
+def _number(item: str, text: str, axis: str) -> float | None:
+    if axis == "data" and item.strip() == ONLINE:
+        return 0.0
     if not item.strip():
         if ":" in text:
             return None
@@ -158,7 +160,9 @@ def _comparisons(node: ast.Compare, text: str) -> list[tuple[str, ast.cmpop, lis
         else:
             raise ArgumentError(f"{text!r}: of operators there are ==, !=, <, <=, >, >=, in, not in, and, or, not")
         axis = left.id
-        named = axis in ("link", "input")
+        named = axis in NAMED_AXES
+        if axis == "data":
+            values = [0 if value == ONLINE else value for value in values]
         if named and isinstance(operator, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
             raise ArgumentError(f"{text!r}: {axis} has names, which are not less or greater")
         for value in values:
@@ -194,7 +198,10 @@ def _evaluate(node: ast.expr, sweep: xr.Dataset, text: str) -> xr.DataArray:
         return ~_evaluate(node.operand, sweep, text)
     ret = None
     for axis, operator, values in _comparisons(node, text):
-        part = xr.DataArray(_compare(sweep[axis].values, operator, values, axis), dims=axis, coords={axis: sweep[axis].values})
+        have = axis_values(sweep, axis)
+        part = xr.DataArray(_compare(have, operator, values, axis), dims=axis, coords={axis: have})
+        if axis not in sweep.coords:
+            part = part.isel({axis: 0}, drop=True)  # all runs have the default
         ret = part if ret is None else ret & part
     return ret
 
@@ -203,7 +210,7 @@ def _compare(have: np.ndarray, operator: ast.cmpop, values: list[Any], axis: str
     def equals(value: Any) -> np.ndarray:
         equal = have == value if isinstance(value, str) else np.isclose(have, value, rtol=_TOLERANCE, atol=0)
         if not equal.any() and isinstance(operator, (ast.Eq, ast.In)):
-            raise ArgumentError(f"{axis} has no value {value}; it has {listed(have)}")
+            raise ArgumentError(f"{axis} has no value {ONLINE if axis == 'data' and value == 0 else value}; it has {listed(have, axis)}")
         return equal
 
     if isinstance(operator, (ast.Eq, ast.In, ast.NotEq, ast.NotIn)):

@@ -31,14 +31,17 @@ def add_parser(commands: Any) -> None:
 
             A pair counts only if both runs have an outcome. Settings that only one file has are counted and named.
 
-            Runs that differ in link, teacher_norm, init_scale or step_size share all random numbers; in batch_size
-            or input W* and the direction of W_0; in dimension, or of files with different seeds, nothing. The
-            comparison then holds too, but gains nothing by the pairs, and a note says so.
+            Runs that differ in link, teacher_norm, noise, schedule, init_scale or step_size share all random numbers;
+            in teacher all but W*; in batch_size, gradient, data or input W* and the direction of W_0; in dimension,
+            or of files with different seeds, nothing. The comparison then holds too, but gains nothing by the pairs,
+            and a note says so. An axis that a file lacks has its default there (gradient minibatch, data online,
+            teacher gaussian, noise 0, schedule constant).
             """),
         epilog=textwrap.dedent("""\
             examples:
               sgdmap-analysis compare sweep.nc --between link=identity,none
               sgdmap-analysis compare sweep.nc --between init_scale=0,1 --where dimension=10 -o init.pdf
+              sgdmap-analysis compare sweep.nc --between schedule=constant,cosine
               sgdmap-analysis compare old.nc new.nc --table settings.csv
               sgdmap-analysis compare sweep.nc --between link=identity,none --json | jq .summary.outcomes.converged
             """),
@@ -101,6 +104,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _between(text: str) -> tuple[str, list[Any]]:
+    from ..sweep import NAMED_AXES, ONLINE
     from ..where import axis_name
 
     name, equals, values = text.partition("=")
@@ -110,10 +114,10 @@ def _between(text: str) -> tuple[str, list[Any]]:
     items = [item.strip() for item in values.split(",")]
     if len(items) != 2 or not all(items):
         raise ArgumentError(f"{text!r}: two values are compared, as in link=identity,none")
-    if axis in ("link", "input"):
+    if axis in NAMED_AXES:
         return axis, items
     try:
-        return axis, [float(item) for item in items]
+        return axis, [0.0 if axis == "data" and item == ONLINE else float(item) for item in items]
     except ValueError:
         raise ArgumentError(f"{text!r}: {values!r} are not two numbers") from None
 

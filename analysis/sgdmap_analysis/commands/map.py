@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
               is an image of one pixel a cell.
             """),
         epilog=textwrap.dedent("""\
-            axes: dimension, batch_size, input, replicate, teacher_norm, link, step_size, init_scale
+            axes: dimension, batch_size, input, replicate, teacher_norm, link, step_size, init_scale, and those of
+            gradient, data, teacher, noise, schedule that the file has; --where knows the others at their default
 
             examples:
               sgdmap-analysis map sweep.nc

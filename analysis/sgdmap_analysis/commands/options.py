@@ -126,9 +126,9 @@ def heading(options: argparse.Namespace, sweep: Any, output: Path | None) -> dic
 def common_settings(sweep: Any) -> str:
     """'d = 10, B = 200, Gaussian input, identity link': the axes with one value, which no panel shows."""
     from ..style import setting_text
-    from ..sweep import AXES
+    from ..sweep import axes_of
 
-    fixed = [name for name in AXES if sweep.sizes[name] == 1 and name != "replicate"]
+    fixed = [name for name in axes_of(sweep) if sweep.sizes[name] == 1 and name != "replicate"]
     return ", ".join(setting_text(name, sweep[name].values[0]) for name in fixed)
 
 

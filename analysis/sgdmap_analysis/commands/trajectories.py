@@ -19,8 +19,8 @@ def add_parser(commands: Any) -> None:
             between quantiles, phases I and II.
 
             fields:
-              error, loss, batch_loss, potential, potential_norm, alignment, gradient_norm, weight_norm, as far
-              as the file holds them
+              error, loss, test_loss, batch_loss, potential, potential_norm, alignment, gradient_norm, weight_norm,
+              as far as the file holds them
 
             Runs that converged before the last record keep their last value. Runs that diverged count as infinite
             from then on in fields that cannot be negative, and are left out of the others. Pending, running and

@@ -55,7 +55,8 @@ function settingWords(at, names) {
 
 // The first choice: the usual axes, and a cell at the boundary, where there is something to see.
 function chooseFirst() {
-  const usual = ["step_size", "init_scale", "teacher_norm", "dimension", "batch_size", "link", "input"];
+  const usual = ["step_size", "init_scale", "teacher_norm", "dimension", "batch_size", "link", "input", "noise", "data", "teacher", "schedule", "gradient"]
+    .filter((name) => name in axisOf);
   const size = (name) => axisOf[name].size;
   const byLength = [...usual].sort((a, b) => size(b) - size(a));
   const preferred = [...usual.slice(0, 2).filter((name) => size(name) > 1), ...byLength];

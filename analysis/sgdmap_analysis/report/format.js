@@ -47,22 +47,27 @@ function percent(share) {
 
 function plural(count, one, many = one + "s") { return `${integer(count)} ${count === 1 ? one : many}`; }
 
-const INPUTS = { gaussian: "Gaussian", sphere: "sphere", student_t: "Student t₅", laplace: "Laplace", uniform: "uniform",
+// Names of inputs and teachers.
+const NAMES = { gaussian: "Gaussian", sphere: "sphere", student_t: "Student t₅", laplace: "Laplace", uniform: "uniform",
   rademacher: "Rademacher" };
 
 function valueText(axis, value) {
-  if (axis.name === "input") return INPUTS[value] || number(value);
+  if (axis.name === "data" && value === 0) return "online";
+  if (axis.name === "input" || axis.name === "teacher") return NAMES[value] || number(value);
   return number(value);
 }
 
-// 'd = 10', 'identity link', 'η = 0.01 to 0.02' where values were merged.
+// 'd = 10', 'identity link', 'online data', 'η = 0.01 to 0.02' where values were merged.
 function settingText(axis, index) {
   const value = axis.values[index];
   if (axis.name === "link") return value === "none" ? "no link" : `${value} link`;
   if (axis.name === "input") return `${valueText(axis, value)} input`;
+  if (["gradient", "teacher", "schedule"].includes(axis.name)) return `${valueText(axis, value).replace(/ /g, "-")} ${axis.name}`;
   if (axis.merged && axis.merged[index][0] !== axis.merged[index][1]) {
-    return `${axis.symbol} = ${number(axis.merged[index][0])} to ${number(axis.merged[index][1])}`;
+    return `${axis.symbol} = ${axis.merged[index].map((end) => valueText(axis, end)).join(" to ")}`;
   }
+  if (axis.name === "data" && value === 0) return "online data";
+  if (axis.name === "batch_size" && value === 0) return "no minibatch";
   return `${axis.symbol} = ${valueText(axis, value)}`;
 }
 

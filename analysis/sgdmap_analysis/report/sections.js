@@ -14,7 +14,7 @@ function drawSummary() {
 }
 
 const PLURALS = { dimension: "dimensions", batch_size: "batch sizes", input: "inputs", teacher_norm: "teacher norms", link: "links", step_size: "step sizes",
-  init_scale: "initialization scales" };
+  init_scale: "initialization scales", gradient: "gradients", data: "sizes of the training set", teacher: "teachers", noise: "label noises", schedule: "step size schedules" };
 
 function plainAxis(axis, count) { return count === 1 ? axis.name.replace(/_/g, " ") : PLURALS[axis.name]; }
 
@@ -169,12 +169,12 @@ function drawBoundary() {
   const lines = choices.filter((axis) => axis.name !== state.along);
   if (state.lines && !lines.some((axis) => axis.name === state.lines)) state.lines = "";
   if (state.linesUntouched !== false && !state.lines && lines.length) state.lines = [...lines].sort((a, b) => (a.size > 6) - (b.size > 6) || b.size - a.size)[0].name;
-  fillSelect($("boundary-lines"), [["", "the chosen setting"], ...lines.map((axis) => [axis.name, `one for each ${axis.name.replace(/_/g, " ")}`])], state.lines);
+  fillSelect($("boundary-lines"), [["", "the chosen setting"], ...lines.map((axis) => [axis.name, `one for each ${axis.name === "data" ? "N" : axis.name.replace(/_/g, " ")}`])], state.lines);
 
   const look = theme();
   const lineAxis = state.lines ? axisOf[state.lines] : null;
   const places = lineAxis ? spread(lineAxis.size, 6) : [null];
-  const numeric = typeof along.values[0] === "number";
+  const numeric = typeof along.values[0] === "number" && along.scale !== "ordinal";
   const logX = numeric && along.values.every((value) => value > 0) && along.size > 1;
   const logY = own.values.every((value) => value > 0);
   const traces = [], laws = [], shown = [];
@@ -289,7 +289,7 @@ function drawFailures() {
   if (count === 0) { $("failures-table").replaceChildren(); return; }
   const names = Object.keys(rows[0].where).filter((name) => name === "replicate" ? data.replicates > 1 : axisOf[name].size > 1);
   $("failures-table").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, el("th", { text: "run" }), ...names.map((name) => el("th", { text: name.replace(/_/g, " ") })), el("th", { class: "text", text: "message" }))),
-    el("tbody", {}, ...rows.slice(0, 200).map((row) => el("tr", {}, el("td", { text: integer(row.run) }), ...names.map((name) => el("td", { text: number(row.where[name]) })), el("td", { class: "text wrap", text: row.message || "–" }))))));
+    el("tbody", {}, ...rows.slice(0, 200).map((row) => el("tr", {}, el("td", { text: integer(row.run) }), ...names.map((name) => el("td", { text: valueText(axisOf[name] || { name }, row.where[name]) })), el("td", { class: "text wrap", text: row.message || "–" }))))));
 }
 
 function drawProvenance() {

@@ -54,7 +54,7 @@ function comparison(column, operator, text) {
     if (operator === "!=") return (cell) => String(column.value(cell)).toLowerCase() !== wanted;
     throw new Error(`${column.label} has names, which are not less or greater`);
   }
-  const wanted = Number(text);
+  const wanted = column.key === "data" && text.toLowerCase() === "online" ? 0 : Number(text);
   if (text === "" || Number.isNaN(wanted)) throw new Error(`${text} is not a number`);
   const near = (value) => Math.abs(value - wanted) <= 1e-6 * Math.abs(wanted);
   const tests = { "=": near, "!=": (v) => !near(v), "<": (v) => v < wanted && !near(v), ">": (v) => v > wanted && !near(v),

@@ -102,9 +102,11 @@ def judge(numbers: dict[str, Any]) -> tuple[str, str]:
     if not any(row["wrong"]["low"] > 0.5 for row in numbers["rows"]):
         lacking.append("no setting has gradients that point the wrong way beyond doubt")
     if falls["n"] and not falls["low"] > 0.8:
-        lacking.append(f"the potential falls meanwhile in {falls['k']} of {falls['n']} replicates only")
+        lacking.append(f"only {falls['n']} of {phase2['n']} replicates have a run that went the wrong way and still reached W*, too few to be sure that the potential "
+                       f"falls meanwhile ({falls['k']} of {falls['n']})" if falls["k"] == falls["n"] else
+                       f"the potential falls meanwhile in {falls['k']} of {falls['n']} replicates")
     if not phase2["low"] > 0.8:
-        lacking.append(f"phase II lasts to the end in all runs of {phase2['k']} of {phase2['n']} replicates only")
+        lacking.append(f"phase II lasts to the end in all runs of {phase2['k']} of {phase2['n']} replicates, which leaves doubt")
     if exponent["high"] < 0:
         lacking.append(f"the smallest ρ in phase II falls with d, as d^{common.number(exponent['value'], '.2f')}: no constant in sight")
     if len(lacking) > 2:
@@ -119,9 +121,10 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
     rows, last = numbers["rows"], numbers["by_dimension"][-1]
     exponent, phase2 = numbers["exponent"], numbers["phase2"]
     some = sum(row["wrong"]["share"] > 0.5 for row in rows)
-    total = common.share(some, len(rows))
+    total, went = common.share(some, len(rows)), common.share(numbers["potential_falls"]["n"], phase2["n"])
     return [
         Effect("settings with wrong directions in most replicates", total["share"], form=".0%"),
+        Effect("replicates with a run that went the wrong way and still reached W*", went["share"], went["low"], went["high"]),
         Effect("replicates in which phase II lasts to W*", phase2["share"], phase2["low"], phase2["high"]),
         Effect(f"smallest ρ in phase II at d = {last['dimension']}", last["typical"]["value"], last["typical"]["low"], last["typical"]["high"], ".3f"),
         Effect("its exponent in d", exponent["value"], exponent["low"], exponent["high"], "+.2f"),

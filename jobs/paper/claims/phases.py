@@ -17,7 +17,8 @@ NAME = "phases"
 TITLE = "The two phases"
 CLAIM = ("In phase I the negative gradient may point away from W* (alignment ρ ≤ 0) while the potential g falls. In phase II, with g small, one-point "
          "convexity holds all the way to W*: ρ stays above a constant.")
-RULE = ("Of the runs that converge; an independent replicate counts only if all of its runs (all norms and initializations) agree. Confirmed: gradients that point the wrong "
+RULE = ("The direction is wrong where ρ ≤ 0 while |g₁| is above its bound in phase II, max(0.1·|g₁(0)|, 0.01·√d); ρ ≤ 0 later, with g small, is counted apart. "
+        "Of the runs that converge; an independent replicate counts only if all of its runs (all norms and initializations) agree. Confirmed: gradients that point the wrong "
         "way are seen in a setting beyond doubt (more than half of its replicates, Wilson's interval); wherever they are, |g| is smaller when they turn for good "
         "than at the start (share of replicates above 0.8, Wilson's lower bound); every run has a phase II that lasts to its end (the same); and the smallest ρ "
         "in phase II does not fall with d (the interval of its exponent is not all below 0). In part: one or two of the four fail. Contradicted: either of the middle "
@@ -34,15 +35,20 @@ def measure(sweep: xr.Dataset) -> dict[str, Any]:
     kept = ("dimension", "teacher_norm", "init_scale", "replicate")
     sweep = common.box(sweep, *kept)
     runs = runs.isel({axis: 0 for axis in runs.known.dims if axis not in kept}).transpose(*kept)
-    known, negative = runs.known.values, runs.negative.values
+    known = runs.known.values
     converged = common.status_is(sweep, "converged") & known
     step = sweep.step.values
     alignment, potential = sweep.alignment.values, np.abs(sweep.potential_norm.values)
-    turn = runs.turn_step.values
-    turn_record = np.searchsorted(step, np.where(np.isfinite(turn), turn, 0))
+    # Phase I's wrong directions and those that come back when the potential is small.
+    bound = np.maximum(0.1 * potential[..., :1], 0.01 * np.sqrt(sweep.dimension.values.astype(float))[:, None, None, None, None])
+    with np.errstate(invalid="ignore"):
+        away = (alignment <= 0) & known[..., None]
+        early, late = away & (potential > bound), (away & (potential <= bound)).any(-1)
+    negative = early.any(-1)
+    turn_record = np.minimum(early.shape[-1] - early[..., ::-1].argmax(-1), early.shape[-1] - 1)  # the first record after the last of them
     with np.errstate(invalid="ignore", divide="ignore"):
         fell = np.take_along_axis(potential, turn_record[..., None], -1)[..., 0] / potential[..., 0]
-    wrong = converged & negative & np.isfinite(turn)
+    wrong = converged & negative & np.isfinite(fell)
     start = np.where(np.isfinite(runs.phase1_length.values), runs.phase1_length.values, np.inf)
     phase2 = converged & np.isfinite(start)
     inside = phase2[..., None] & (step >= start[..., None]) & np.isfinite(alignment)
@@ -59,7 +65,7 @@ def measure(sweep: xr.Dataset) -> dict[str, Any]:
         rows.append({
             "dimension": int(sweep.dimension.values[place[0]]), "teacher_norm": float(sweep.teacher_norm.values[place[1]]),
             "init_scale": float(sweep.init_scale.values[place[2]]), "wrong": common.share(negative[place].sum(), known[place].sum()),
-            "converged": common.share(converged[place].sum(), known[place].sum()), "phase1": common.estimate(middle, low, high),
+            "late": common.share(late[place].sum(), known[place].sum()), "converged": common.share(converged[place].sum(), known[place].sum()), "phase1": common.estimate(middle, low, high),
         })
     replicate_least = np.where(np.isfinite(least), least, np.inf).min((1, 2))  # [d, replicate]
     replicate_least = np.where(np.isfinite(replicate_least), replicate_least, np.nan)
@@ -121,9 +127,14 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
     rows, last = numbers["rows"], numbers["by_dimension"][-1]
     exponent, phase2 = numbers["exponent"], numbers["phase2"]
     some = sum(row["wrong"]["share"] > 0.5 for row in rows)
+    back = sum(row["late"]["share"] > 0.5 for row in rows)
+    zero = min(row["init_scale"] for row in rows)
+    seen = [row["teacher_norm"] for row in rows if row["dimension"] == last["dimension"] and row["init_scale"] == zero and row["wrong"]["share"] > 0.5]
     total, went = common.share(some, len(rows)), common.share(numbers["potential_falls"]["n"], phase2["n"])
     return [
         Effect("settings with wrong directions in most replicates", total["share"], form=".0%"),
+        Effect(f"smallest ‖W*‖₂ at which most runs from W₀ = 0 go the wrong way (d = {last['dimension']})", min(seen, default=math.nan), form=".2g"),
+        Effect("settings in which ρ ≤ 0 comes back, g small, in most replicates", back / len(rows), form=".0%"),
         Effect("replicates with a run that went the wrong way and still reached W*", went["share"], went["low"], went["high"]),
         Effect("replicates in which phase II lasts to W*", phase2["share"], phase2["low"], phase2["high"]),
         Effect(f"smallest ρ in phase II at d = {last['dimension']}", last["typical"]["value"], last["typical"]["low"], last["typical"]["high"], ".3f"),
@@ -132,11 +143,11 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
 
 
 def details(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    heading = ["d", "‖W*‖₂", "scale of W₀", "wrong direction seen", "phase I then lasts, η·steps", "converged"]
+    heading = ["d", "‖W*‖₂", "scale of W₀", "wrong direction seen", "phase I then lasts, η·steps", "ρ ≤ 0 later", "converged"]
     rows = [[str(row["dimension"]), common.number(row["teacher_norm"]), common.number(row["init_scale"]),
              common.count(row["wrong"]["k"], row["wrong"]["n"]),
              f"{common.number(row['phase1']['value'], '.2g')} [{common.number(row['phase1']['low'], '.2g')}, {common.number(row['phase1']['high'], '.2g')}]"
-             if row["wrong"]["k"] else "–", f"{row['converged']['k']} of {row['converged']['n']}"] for row in numbers["rows"]]
+             if row["wrong"]["k"] else "–", common.count(row["late"]["k"], row["late"]["n"]), f"{row['converged']['k']} of {row['converged']['n']}"] for row in numbers["rows"]]
     return heading, rows
 
 
@@ -165,10 +176,10 @@ def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
     ax.set_xscale("log")
     ax.set_xlim(eta, time[-1])
     bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, max(top, 0.6))
+    ax.set_ylim(bottom, max(top, 0.6) * 1.25)
     ax.set_xlabel("step size × SGD step")
     ax.set_ylabel(r"alignment $\rho$")
-    ax.legend(title="‖$W^{*}$‖$_2$", frameon=False, fontsize=6.2, title_fontsize=6.2, loc="upper left", ncols=2, handlelength=1.2, columnspacing=0.9)
+    ax.legend(title="‖$W^{*}$‖$_2$", frameon=False, fontsize=6.2, title_fontsize=6.2, loc="upper right", ncols=2, handlelength=1.2, columnspacing=0.9)
 
     ax = axes[1]
     d = numbers["by_dimension"][-1]["dimension"]

@@ -188,7 +188,7 @@ def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
                 label=f"$(1/\\varepsilon)^{{{power:.2f}}}$")
         ax.legend(title="$d$", frameon=False, fontsize=6.2, title_fontsize=6.2, loc="upper left", ncols=2, handlelength=1.4, columnspacing=0.9)
     ax.set_xscale("log")
-    ax.set_ylim(0, 1.15)
+    ax.set_ylim(0, 1.6)
     ax.set_xlabel(r"1/$\varepsilon$")
     ax.set_ylabel("steps to $\\varepsilon$, relative")
 

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from sgdmap_analysis import ArgumentError, compare, style
-from sgdmap_analysis.boundary import critical_values, scaling, student_t_quantile
+from sgdmap_analysis.boundary import critical_values, scaling
+from sgdmap_analysis.compare import student_quantile
 
 from . import common
 from .common import CONFIRMED, CONTRADICTED, PART, UNDECIDED, Effect
@@ -42,7 +43,7 @@ def _drawn_out(dims: np.ndarray, value: np.ndarray, error: np.ndarray, at: float
     # Where the scatter decides, its degrees of freedom do too.
     own, lack = (weight**2 * error**2).sum(), (weight**2).sum() * scatter
     spread, freedom = (own, replicates - 1) if own >= lack else (lack, x.size - 2)
-    half = float(student_t_quantile((1 + common.CONFIDENCE) / 2, freedom)) * math.sqrt(spread)
+    half = student_quantile((1 + common.CONFIDENCE) / 2, freedom) * math.sqrt(spread)
     middle = float(weight @ y)
     return common.estimate(*(math.exp(part) for part in (middle, middle - half, middle + half)))
 

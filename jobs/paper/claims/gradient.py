@@ -10,7 +10,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from sgdmap_analysis import ArgumentError, maps, style
-from sgdmap_analysis.boundary import critical_values, scaling, student_t_quantile
+from sgdmap_analysis.boundary import critical_values, scaling
+from sgdmap_analysis.compare import student_quantile
 
 from . import common
 from .common import CONFIRMED, CONTRADICTED, PART, UNDECIDED, Effect
@@ -33,7 +34,7 @@ WORDS = {"minibatch": "SGD", "population": "exact gradient"}
 
 
 def _ratio(log: float, error: float, replicates: int) -> dict[str, float]:
-    half = float(student_t_quantile((1 + common.CONFIDENCE) / 2, replicates - 1)) * error if replicates > 1 else math.nan
+    half = student_quantile((1 + common.CONFIDENCE) / 2, replicates - 1) * error if replicates > 1 else math.nan
     return common.estimate(*(math.exp(value) for value in (log, log - half, log + half)))
 
 
@@ -70,7 +71,7 @@ def _growth(rows: list[dict[str, Any]]) -> dict[str, float]:
     value = float(weight @ [row["log_ratio"] for row in some])
     error = float(np.sqrt(((weight * [row["log_error"] for row in some]) ** 2).sum()))
     replicates = min(row["replicates"] for row in some)
-    half = float(student_t_quantile((1 + common.CONFIDENCE) / 2, replicates - 1)) * error if replicates > 1 else math.nan
+    half = student_quantile((1 + common.CONFIDENCE) / 2, replicates - 1) * error if replicates > 1 else math.nan
     return common.estimate(value, value - half, value + half)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from sgdmap_analysis import ArgumentError, style
-from sgdmap_analysis.boundary import student_t_quantile
+from sgdmap_analysis.compare import student_quantile
 
 from . import common
 from .common import CONFIRMED, CONTRADICTED, PART, UNDECIDED, Effect
@@ -17,9 +17,12 @@ NAME = "noise"
 TITLE = "Noise in the labels"
 CLAIM = "SGD tolerates bounded noise: it converges to a neighbourhood of W* whose size is the noise's."
 EXPONENT_MARGIN, RADIUS, MOST = 0.1, 0.1, 0.8
+SETTLED = 10.0
 RULE = (f"With a constant step size and labels f*(x) + c u, u uniform on [−1, 1]. Proportional: the exponent of the final error in c is within [{1 - EXPONENT_MARGIN:g}, {1 + EXPONENT_MARGIN:g}] with its whole interval, "
         f"over independent replicates. Near: in more than {MOST:g} of the replicates (Wilson's lower bound) all runs end within {RADIUS:g}·c of W*. Confirmed: both. In part: one of them. "
-        "Contradicted: the whole interval of the exponent is outside, and in less than half of the replicates (upper bound) all runs end that near. Otherwise not decided.")
+        "Contradicted: the whole interval of the exponent is outside, and in less than half of the replicates (upper bound) all runs end that near. Otherwise not decided. "
+        f"(Added after the first run, and no part of the verdict: the exponents of the runs at their floor, those whose twin without noise ends {SETTLED:g} times as near or nearer. "
+        "At the smallest step size and the smallest c the steps did not suffice.)")
 PANELS = 3
 CAPTION = ("d = {d}, medians over replicates. Left: final error against the noise's bound c, for constant step sizes; lines: proportional, through the median; shaded: within {radius:g}·c. Middle: error along the "
            "training at c = {c:g} and a first step size of {step_size:g}, by schedule. Right: final error over c = {c:g} against the (first) step size; line: the square root.")
@@ -35,7 +38,7 @@ def _mean(values: np.ndarray) -> dict[str, float]:
         return common.estimate(math.nan, math.nan, math.nan)
     if values.size == 1:
         return common.estimate(values[0], math.nan, math.nan)
-    half = float(student_t_quantile((1 + common.CONFIDENCE) / 2, values.size - 1)) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    half = student_quantile((1 + common.CONFIDENCE) / 2, values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size)
     return common.estimate(values.mean(), values.mean() - half, values.mean() + half)
 
 
@@ -51,8 +54,25 @@ def _exponent_in_d(dims: np.ndarray, logs: np.ndarray) -> dict[str, float]:
     weight = x / (x**2).sum()
     value = float(weight @ logs.mean(1))
     error = math.sqrt(float((weight**2 * logs.var(1, ddof=1)).sum()) / logs.shape[1])
-    half = float(student_t_quantile((1 + common.CONFIDENCE) / 2, logs.shape[1] - 1)) * error
+    half = student_quantile((1 + common.CONFIDENCE) / 2, logs.shape[1] - 1) * error
     return common.estimate(value, value - half, value + half)
+
+
+def _settled_exponents(noise: np.ndarray, etas: np.ndarray, logs: np.ndarray, without: np.ndarray) -> tuple[dict[str, float], dict[str, float], int]:
+    """Exponents in c and in the step size of log errors [cluster, η, c], from runs that are at their floor, and how many those are.
+
+    At its floor is a run whose twin without noise (log error [cluster, η], the same inputs) is SETTLED times as near or nearer. A
+    plane through those of each cluster; clusters that have too few for one are left out.
+    """
+    settled = np.isfinite(logs) & (without[..., None] <= logs - math.log(SETTLED))
+    planes = []
+    x, y = np.broadcast_arrays(np.log(noise)[None, :], np.log(etas)[:, None])
+    for values, some in zip(logs, settled):
+        design = np.stack([np.ones(some.sum()), x[some], y[some]], -1)
+        if some.sum() > 3 and np.linalg.matrix_rank(design) == 3:
+            planes.append(np.linalg.lstsq(design, values[some], rcond=None)[0][1:])
+    found = np.array(planes).reshape(-1, 2)
+    return _mean(found[:, 0]), _mean(found[:, 1]), int(settled.sum())
 
 
 def measure(sweep: xr.Dataset) -> dict[str, Any]:
@@ -90,11 +110,14 @@ def measure(sweep: xr.Dataset) -> dict[str, Any]:
             k = schedules.index(name)
             by_step = [_ratio((scaled[:, :, k, i] - scaled[:, :, constant, i]).reshape(clusters).mean(-1)) for i in range(etas.size)]
             decaying[name] = {"by_step_size": by_step, "best": by_step[-1]}
-    zero = None
+    zero, settled = None, None
     if (noise == 0).any():
         at = int(np.flatnonzero(noise == 0)[0])
         done = common.status_is(one, "converged")[:, :, constant, :, at]
         zero = common.share(done.sum(), known[:, :, constant, :, at].sum())
+        shape = (clusters[0], etas.size)
+        in_c, in_eta, runs = _settled_exponents(noise[some], etas, logs[:, :, constant][..., some].reshape(*shape, -1), logs[:, :, constant, :, at].reshape(shape))
+        settled = {"exponent": in_c, "exponent_step_size": in_eta, "runs": runs}
 
     cells = []
     for j, d in enumerate(dims):
@@ -110,7 +133,7 @@ def measure(sweep: xr.Dataset) -> dict[str, Any]:
     return {
         "exponent": _mean(in_noise), "exponent_step_size": _mean(in_step) if etas.size > 1 else common.estimate(math.nan, math.nan, math.nan),
         "exponent_dimension": _exponent_in_d(dims, scaled[:, :, constant].mean((-1, -2))), "over_prediction": _ratio(over), "within": within,
-        "diverged": int(diverged[:, :, constant][..., some].sum()), "decaying": decaying, "without_noise": zero, "cells": cells,
+        "diverged": int(diverged[:, :, constant][..., some].sum()), "decaying": decaying, "without_noise": zero, "settled": settled, "cells": cells,
         "dimensions": dims, "step_sizes": etas, "noise": noise, "schedules": schedules, "batch_size": batch,
     }
 
@@ -140,6 +163,10 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
                        ("final error over the c·√(2ηd/3B) expected", "over_prediction")):
         part = numbers[name]
         ret.append(Effect(what, part["value"], part["low"], part["high"]))
+    if numbers["settled"]:
+        for what, name in (("exponent in c, of runs at their floor", "exponent"), ("in the step size, of runs at their floor", "exponent_step_size")):
+            part = numbers["settled"][name]
+            ret.append(Effect(what, part["value"], part["low"], part["high"]))
     within = numbers["within"]
     ret.append(Effect(f"replicates of which all runs end within {RADIUS:g}·c", within["share"], within["low"], within["high"]))
     largest = common.number(float(numbers["step_sizes"][-1]), ".2g")

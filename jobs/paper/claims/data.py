@@ -24,7 +24,7 @@ RULE = (f"Against fresh samples, in pairs that share W* and W₀. As good: over 
         f"paper's d near {PAPER} by its power law. Confirmed: as good, and the number needed is below {SIZE:,} with its whole interval. Contradicted: at every d it takes more steps than that with the whole "
         "interval, or the whole interval of the difference is below. In part: at some d it takes no more steps than that, and something of the rest is not so. Otherwise not decided.")
 PANELS = 3
-CAPTION = ("Left: loss on the test set along the training at d = {d}, medians over replicates, by the number of samples; dashed: the loss on the minibatches for the fewest. Middle: share of the "
+CAPTION = ("Left: loss on the test set along the training at d = {d}, medians over replicates, by the number of samples; dashed: the loss on the minibatches of {dashed:,} samples, about d². Middle: share of the "
            "runs that converge against samples over weights, N/d². Right: samples from which on half of the runs converge, within {long} steps and within {short}, with their power laws; "
            "the star is the paper's training set.")
 
@@ -144,7 +144,9 @@ def judge(numbers: dict[str, Any]) -> tuple[str, str]:
     if not as_many:
         words.append("fewer runs converge" if fewer else "whether as many converge cannot be told")
     if math.isfinite(needed["value"]):
-        words.append(f"drawn out to the paper's d near {PAPER}, half of the runs need {common.number(needed['value'], ',.0f')}")
+        low, high = (common.number(needed[name], ",.0f") for name in ("low", "high"))
+        words.append(f"drawn out to the paper's d near {PAPER}, half of the runs need {common.number(needed['value'], ',.0f')} [{low}, {high}]"
+                     + ("" if needed["high"] < SIZE else f", above {SIZE:,}" if needed["low"] > SIZE else f", which may be above {SIZE:,}"))
     told = "; ".join(words)
     if fewer or len(slow) == len(rows):
         return CONTRADICTED, told
@@ -155,7 +157,7 @@ def judge(numbers: dict[str, Any]) -> tuple[str, str]:
 
 def effects(numbers: dict[str, Any]) -> list[Effect]:
     overall, needed, last = numbers["overall"], numbers["needed"], numbers["rows"][-1]
-    size, exponent, out = f"{numbers['size']:,}", needed["exponent"], needed["drawn_out"]
+    size, exponent, out, soon = f"{numbers['size']:,}", needed["exponent"], needed["drawn_out"], numbers["needed_quarter"]["drawn_out"]
     weights = {name: needed["by_dimension"][-1][name] / last["dimension"] ** 2 for name in ("value", "low", "high")}
     return [
         Effect(f"share converged, {size} samples minus fresh (all d)", overall["difference"]["value"], overall["difference"]["low"], overall["difference"]["high"], "+.2f"),
@@ -164,6 +166,7 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
         Effect(f"samples for half of the runs, over d² (d = {last['dimension']})", weights["value"], weights["low"], weights["high"], ".1f"),
         Effect("their exponent in d", exponent["value"], exponent["low"], exponent["high"]),
         Effect(f"drawn out to the paper's d near {PAPER}", out["value"], out["low"], out["high"], ",.0f"),
+        Effect(f"the same within a quarter of the steps ({QUARTER * numbers['budget']:,.0f})", soon["value"], soon["low"], soon["high"], ",.0f"),
     ]
 
 
@@ -179,22 +182,29 @@ def details(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
+def _shown(numbers: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The courses of the left panel, the largest training set among them, and the one with about as many samples as weights."""
+    sets = [course for course in numbers["courses"] if course["data"] > 0]
+    shown = sets[:: -max(1, round((len(sets) - 1) / 4))][::-1]
+    weights = numbers["rows"][-1]["dimension"] ** 2
+    return shown, shown[common.nearest(np.log([course["data"] for course in shown]), math.log(weights))]
+
+
 def caption(numbers: dict[str, Any]) -> str:
-    return CAPTION.format(d=numbers["rows"][-1]["dimension"], long=f"{numbers['budget']:,}", short=f"{QUARTER * numbers['budget']:,.0f}")
+    return CAPTION.format(d=numbers["rows"][-1]["dimension"], dashed=_shown(numbers)[1]["data"], long=f"{numbers['budget']:,}", short=f"{QUARTER * numbers['budget']:,.0f}")
 
 
 def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
     sizes = np.asarray(numbers["sizes"])
     dims = np.array([row["dimension"] for row in numbers["rows"]], dtype=float)
     ax = axes[0]
-    sets = [course for course in numbers["courses"] if course["data"] > 0]
-    step = max(1, round((len(sets) - 1) / 4))
-    shown = sets[::-1][::step][::-1]  # the largest one among them
+    shown, dashed = _shown(numbers)
     colours = style.ramp("", ["#f0b98a", style.OUTCOME_COLOURS["diverged"], "#7a1418"], max(2, len(shown))).colors[::-1]
     x = np.maximum(np.asarray(numbers["steps"], dtype=float), 0.7)
     for colour, course in zip(colours, shown):
         ax.plot(x, course["test_loss"], color=colour, linewidth=1, label=f"{course['data']:,}")
-    ax.plot(x, shown[0]["batch_loss"], color=colours[0], linewidth=0.8, linestyle=(0, (3, 2)))
+        if course is dashed:
+            ax.plot(x, course["batch_loss"], color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
     fresh = next(course for course in numbers["courses"] if course["data"] == 0)
     ax.plot(x, fresh["test_loss"], color=style.OUTCOME_COLOURS["converged"], linewidth=1.2, label="fresh")
     ax.set_xscale("log")

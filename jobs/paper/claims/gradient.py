@@ -149,7 +149,8 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
     ret.append(Effect("share converged over all norms, exact gradient minus SGD", norms["difference"], norms["low"], norms["high"], "+.2f"))
     for axis, words in (("teacher_norm", "‖W*‖₂ at which half converge"), ("init_scale", "scale of W₀ at which half converge")):
         row = numbers["boundaries"][axis][-1]
-        ret.append(Effect(f"{words}, exact gradient over SGD (d = {row['dimension']})", row["ratio"]["value"], row["ratio"]["low"], row["ratio"]["high"]))
+        if math.isfinite(row["ratio"]["value"]):
+            ret.append(Effect(f"{words}, exact gradient over SGD (d = {row['dimension']})", row["ratio"]["value"], row["ratio"]["low"], row["ratio"]["high"]))
     return ret
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 
 from sgdmap_analysis import ArgumentError, maps, style
 from sgdmap_analysis.boundary import critical_values, scaling
@@ -27,7 +28,8 @@ RULE = (f"Two halves. The step size is the noise's if the critical step size of 
         "the whole interval is beyond. Confirmed: both as claimed. In part: one as claimed. Contradicted: both otherwise. Otherwise not decided.")
 PANELS = 3
 CAPTION = ("Left: the step size at which half of the runs converge, with the smallest norms, against d, for SGD (B = {batch}) and the exact gradient, with their power laws. "
-           "Middle and right: where at least half of the runs converge at d = {d}, over step size and both norms.")
+           "Middle: where at least half of the runs converge from the smallest W₀ at d = {d}. Right: share of the runs that converge at the smallest step size ({smallest} of SGD's critical one at d = {d}), over all "
+           "norms, exact gradient minus SGD; square: all d; shaded: alike, by the margin set beforehand.")
 
 KINDS = ("minibatch", "population")
 WORDS = {"minibatch": "SGD", "population": "exact gradient"}
@@ -147,11 +149,18 @@ def effects(numbers: dict[str, Any]) -> list[Effect]:
            Effect("exponent of that ratio in d", growth["value"], growth["low"], growth["high"], "+.2f")]
     ret += [Effect(f"exponent of the critical step size in d, {WORDS[kind]}", laws[kind]["value"], laws[kind]["low"], laws[kind]["high"], "+.2f") for kind in KINDS]
     ret.append(Effect("share converged over all norms, exact gradient minus SGD", norms["difference"], norms["low"], norms["high"], "+.2f"))
+    norms = numbers["norms_by_dimension"][-1]
+    ret.append(Effect(f"the same at d = {norms['dimension']}, at {common.number(_smallest(numbers), '.2g')} of SGD's critical step size", norms["difference"], norms["low"], norms["high"], "+.2f"))
     for axis, words in (("teacher_norm", "‖W*‖₂ at which half converge"), ("init_scale", "scale of W₀ at which half converge")):
         row = numbers["boundaries"][axis][-1]
         if math.isfinite(row["ratio"]["value"]):
             ret.append(Effect(f"{words}, exact gradient over SGD (d = {row['dimension']})", row["ratio"]["value"], row["ratio"]["low"], row["ratio"]["high"]))
     return ret
+
+
+def _smallest(numbers: dict[str, Any]) -> float:
+    """The smallest step size over SGD's critical one at the largest d."""
+    return float(numbers["step_sizes"][0]) / numbers["boundaries"]["step_size"][-1]["minibatch"]["value"]
 
 
 def _text(part: dict[str, Any], form: str) -> str:
@@ -176,11 +185,11 @@ def details(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def caption(numbers: dict[str, Any]) -> str:
-    return CAPTION.format(batch=numbers["batch_size"], d=numbers["norms_by_dimension"][-1]["dimension"])
+    return CAPTION.format(batch=numbers["batch_size"], d=numbers["norms_by_dimension"][-1]["dimension"], smallest=common.number(_smallest(numbers), ".2g"))
 
 
 COLOURS = {"minibatch": style.OUTCOME_COLOURS["diverged"], "population": style.OUTCOME_COLOURS["converged"]}
-# Neither, SGD alone, the exact gradient alone, both.
+# Of the map: neither, SGD alone, the exact gradient alone, both.
 REGIONS = (style.NEITHER, style.OUTCOME_COLOURS["diverged"], "#a9c7e8", style.OUTCOME_COLOURS["converged"])
 
 
@@ -209,25 +218,38 @@ def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
     ax.set_ylabel("critical step size")
     ax.legend(frameon=False, fontsize=6.2, loc="upper right", handlelength=1)
 
-    etas = np.asarray(numbers["step_sizes"], dtype=float)
-    probability = np.asarray(numbers["probability"], dtype=float)
+    ticks = [value for value in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if low <= value <= high]
+    ax.set_yticks(ticks, [f"{value:g}" for value in ticks])
+
+    ax = axes[1]
+    etas, values = np.asarray(numbers["step_sizes"], dtype=float), np.asarray(numbers["teacher_norms"], dtype=float)
     with np.errstate(invalid="ignore"):
-        inside = probability >= 0.5
-    for ax, name, index in ((axes[1], "teacher_norm", inside[:, :, :, 0]), (axes[2], "init_scale", inside[:, :, 0])):
-        values = np.asarray(numbers[f"{name}s"], dtype=float)
-        scale = maps.axis_scale(values)
-        y_edges = maps.cell_edges(values, scale)
-        if scale != "log":
-            y_edges[0] = max(0, y_edges[0])
-        ax.pcolormesh(maps.cell_edges(etas, "log"), y_edges, (index[0] + 2 * index[1]).T, cmap=ListedColormap(REGIONS), vmin=-0.5, vmax=3.5, rasterized=True)
-        ax.set_xscale("log")
-        if scale == "log":
-            ax.set_yscale("log")
-        ax.set_yticks(values, [f"{value:.2g}" for value in values])
-        ax.minorticks_off()
-        ax.set_xlabel(style.AXIS_LABELS["step_size"])
-        ax.set_ylabel(style.AXIS_LABELS[name])
-        ax.set_title(f"$d$ = {rows[-1]['dimension']}", fontsize=6.6, pad=3)
+        inside = np.asarray(numbers["probability"], dtype=float)[..., 0] >= 0.5
+    scale = maps.axis_scale(values)
+    ax.pcolormesh(maps.cell_edges(etas, "log"), maps.cell_edges(values, scale), (inside[0] + 2 * inside[1]).T, cmap=ListedColormap(REGIONS), vmin=-0.5, vmax=3.5, rasterized=True)
+    ax.set_xscale("log")
+    if scale == "log":
+        ax.set_yscale("log")
+    ax.set_yticks(values, [f"{value:.2g}" for value in values])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(style.AXIS_LABELS["step_size"])
+    ax.set_ylabel(style.AXIS_LABELS["teacher_norm"])
+    ax.set_title(f"$d$ = {rows[-1]['dimension']}", fontsize=6.6, pad=3)
     handles = [Patch(facecolor=REGIONS[i], edgecolor=style.MUTED, linewidth=0.3, label=label)
-               for i, label in ((3, "both"), (2, "exact gradient alone"), (1, "SGD alone"), (0, "neither"))]
-    axes[2].legend(handles=handles, frameon=True, framealpha=0.9, edgecolor="none", fontsize=6.2, loc="upper right", handlelength=1)
+               for i, label in ((3, "both"), (2, "exact gradient alone"), (1, "SGD alone"), (0, "neither")) if i != 1 or (inside[0] & ~inside[1]).any()]
+    ax.legend(handles=handles, frameon=True, framealpha=0.9, edgecolor="none", fontsize=6.2, loc="upper right", handlelength=1)
+
+    ax = axes[2]
+    parts = [*numbers["norms_by_dimension"], numbers["norms"]]
+    ax.axhspan(-SHARE_MARGIN, SHARE_MARGIN, color="#eef3f9", zorder=0)
+    ax.axhline(0, color=style.MUTED, linewidth=0.6)
+    for i, part in enumerate(parts):
+        if np.isfinite(part["difference"]):
+            ax.errorbar([i], [part["difference"]], [[max(0, part["difference"] - part["low"])], [max(0, part["high"] - part["difference"])]],
+                        fmt="s" if i == len(parts) - 1 else "o", markersize=3, color=COLOURS["population"], linewidth=0.9)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, -0.2), max(high, 0.2))
+    ax.set_xlim(-0.5, len(parts) - 0.5)
+    ax.set_xticks(range(len(parts)), [*(str(row["dimension"]) for row in rows), "all"])
+    ax.set_xlabel(style.AXIS_LABELS["dimension"])
+    ax.set_ylabel("share converged over norms,\nexact minus SGD")

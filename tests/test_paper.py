@@ -6,12 +6,15 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Callable
 
+import h5py
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -460,6 +463,97 @@ def test_a_tiny_sweep_has_a_verdict(name, tmp_path):
         figure = Figure(figsize=(2.4 * module.PANELS, 2.15))
         module.draw(list(figure.subplots(1, module.PANELS, squeeze=False)[0]), numbers, sweep)
         figure.canvas.draw()
+
+
+# -- The report --------------------------------------------------------------------------------------------------------
+
+
+def report(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([PAPER / "report.py", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two claims' sweeps, one of them with runs to do."""
+    ret = tmp_path_factory.mktemp("paper")
+    for name in ("link", "noise"):
+        sets = [part for line in [*TINY[name], "grid.replicates=3"] for part in ("--set", line)]
+        assert sgdmap("run", PAPER / f"{name}.yaml", "-o", ret / f"{name}.h5", *sets).returncode == 0
+    with h5py.File(ret / "noise.h5", "r+") as file:
+        for dataset in ("status", "checksum"):
+            file[dataset][:7] = 0
+    return ret
+
+
+class Table(HTMLParser):
+    """Rows of the first table of a page, a list of texts each."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = self.after = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.inside = self.inside or (tag == "table" and not self.after)
+        if self.inside and tag == "tr":
+            self.rows.append([])
+        elif self.inside and tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.inside, self.after = False, True
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+@needs_program
+def test_the_page_opens_with_the_verdicts_and_ends_with_how_to_reproduce_them(folder):
+    done = report(folder, "--json", "-o", folder / "page.html")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["claims"]
+    assert [one["name"] for one in found] == list(claims.NAMES)
+    page = (folder / "page.html").read_text()
+    rows = [row for row in Table(page).rows if len(row) == 5][1:]  # without those of further effects, and the heading
+    for i, (one, row) in enumerate(zip(found, rows, strict=True), 1):
+        assert row[0] == f"{i}. {one['title']}" and row[1].endswith(one["verdict"])
+        if one["name"] in ("link", "noise"):
+            assert one["verdict"] != common.MISSING and row[2] == one["effects"][0]["what"]
+            assert (folder / f"{one['name']}.png").exists() and (folder / f"{one['name']}.svg").exists()
+        else:
+            assert one["verdict"] == common.MISSING and f"no {one['name']}.h5" in row[2]
+    link = found[0]["effects"][0]
+    assert common.Effect(link["what"], link["value"], link["low"], link["high"], "+.2f").interval() == rows[0][4]
+    assert "7 of the sweep's" in page and page.count("data:image/png;base64,") == 2
+    order = [page.index(words) for words in ("<table class=\"claims\">", "id=\"link\"", "id=\"noise\"", "How to reproduce")]
+    assert order == sorted(order) and f"-o {folder}/link.h5" in page[order[-1]:], "the command that the file names"
+    assert not re.search(r"(src|href)=.(https?:|//)", page) and "<script" not in page
+
+
+@needs_program
+def test_what_is_no_result_is_one_line(folder, tmp_path):
+    for arguments, status, words in ([], 2, "FOLDER is missing"), ([tmp_path / "none"], 2, "no such folder"), ([tmp_path], 2, "holds none of link.h5"), (["--what"], 2, "--what"):
+        done = report(*arguments)
+        assert done.returncode == status and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    (tmp_path / "link.h5").write_bytes((folder / "link.h5").read_bytes()[:3000])
+    done = report(tmp_path)
+    assert done.returncode == 2 and "link.h5" in done.stderr and done.stderr.count("\n") == 1
+    assert report("--list").stdout.split() == list(claims.NAMES)
+
+
+def test_the_script_knows_its_arguments(tmp_path):
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", PAPER / "run.sh", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "SGDMAP": "/no/such/program"})
+
+    assert run("-h").returncode == 0 and "--full" in run("-h").stdout
+    for arguments, words in ((["--fast"], "no option --fast"), (["tides"], "no claim tides"), (["--ranks"], "--ranks needs a value"),
+                             (["--ranks", "many"], "--ranks many is no number"), (["--output", tmp_path], "/no/such/program, which is no program")):
+        done = run(*arguments)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 # -- What the claims share ---------------------------------------------------------------------------------------------

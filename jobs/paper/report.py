@@ -91,7 +91,7 @@ def draw(module: Any, numbers: dict[str, Any], sweep: Any, folder: Path) -> Path
         module.draw(list(axes), numbers, sweep)
         for suffix in ("svg", "png"):
             path = folder / f"{module.NAME}.{suffix}"
-            figure.savefig(path, dpi=300, metadata={"Date": None} if suffix == "svg" else None)
+            figure.savefig(path, dpi=240, metadata={"Date": None} if suffix == "svg" else None)
     return path
 
 

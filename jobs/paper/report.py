@@ -241,7 +241,8 @@ def page(found: list[dict[str, Any]], folder: Path) -> str:
 <p class="kicker">sgdmap</p>
 <h1>The paper, claim by claim</h1>
 <p class="lede">{_text(PAPER)}. {len(found)} claims against {runs:,} trainings: {_text(verdicts)}. Settings, margins and the rule of each verdict were written down
-before the runs; intervals are of 95 % and over independent replicates.</p>
+before the runs; where a first run showed that the settings could not answer, their comments say what was changed and why. Intervals are of 95 % and over
+independent replicates.</p>
 </header>
 <main>
 {_table_of_claims(found)}

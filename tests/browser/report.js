@@ -45,7 +45,7 @@ async function open(browser, address, options) {
 }
 
 async function download(page, selector, name) {
-  const [file] = await Promise.all([page.waitForEvent("download"), page.locator(selector).click()]);
+  const [file] = await Promise.all([page.waitForEvent("download", { timeout: 120000 }), page.locator(selector).click()]);
   const place = path.join(settings.folder, name);
   await file.saveAs(place);
   return { place, suggested: file.suggestedFilename() };

@@ -62,7 +62,7 @@ struct key {
     enum key_type type;
     bool required;
     bool decides; /* results depend on it: it counts for the digest */
-    bool quiet;   /* at its default, which is 0, it leaves no trace: the key is younger than the first files */
+    bool quiet; /* at its default, which is 0, it leaves no trace: the key is younger than the first files */
     bool open;
     int name_count; /* of an integer that has names: the word for 0 */
     uint64_t least, most;

@@ -172,6 +172,7 @@ static int64_t spread_stride(int64_t count)
 /* The number in [0, count) whose product with `stride` is 1 modulo count. */
 static int64_t invert(int64_t stride, int64_t count)
 {
+    assert(count > 0);
     int64_t a = stride, b = count, x = 1, y = 0;
     while (b != 0) {
         const int64_t quotient = a / b, rest = a % b, next = x - quotient * y;

@@ -78,7 +78,7 @@ static void take(const struct samples *s, const struct set *set, const uint32_t 
     const int64_t d = s->plan.dimension;
     for (int64_t begin = 0; begin < count; begin += TILE) {
         const int64_t tile = count - begin < TILE ? count - begin : TILE;
-        const double *rows[TILE];
+        const double *rows[TILE] = {0};
         for (int64_t n = 0; n < tile; ++n) {
             const int64_t number = numbers != NULL ? numbers[begin + n] : first + begin + n;
             double *drawn = s->stream + n * s->padded;
@@ -179,7 +179,7 @@ void samples_step(struct samples *s, int64_t step, int64_t stride, double *ret)
     model_inputs(s->kernels, s->fresh, d, s->plan.input, step, batch, s->stream);
     for (int64_t begin = 0; begin < batch; begin += TILE) {
         const int64_t tile = batch - begin < TILE ? batch - begin : TILE;
-        const double *rows[TILE];
+        const double *rows[TILE] = {0};
         for (int64_t n = 0; n < tile; ++n)
             rows[n] = s->stream + (begin + n) * s->pitch;
         transpose(d, tile, rows, stride, ret + begin);

@@ -636,7 +636,7 @@ static void draw_inputs(struct trainer *t)
         if (t->teachers[i].active > 0)
             network_output(t, steps * batch, t->stride, t->inputs, t->teachers[i].columns,
                            t->teachers[i].output);
-    for (int64_t i = 0; i < t->target_count; ++i) {
+    for (int64_t i = 0; t->noise != NULL && i < t->target_count; ++i) {
         const struct target *target = &t->targets[i];
         const double *clean = t->teachers[target->teacher].output;
         for (int64_t n = 0; target->noise > 0 && target->active > 0 && n < steps * batch; ++n)
@@ -741,7 +741,7 @@ static void train_block(struct trainer *t, int64_t block)
 static void record_block(struct trainer *t, int64_t block)
 {
     const struct train_group *g = &t->group;
-    double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES];
+    double *batch_loss = t->fields[RECORD_BATCH_LOSS], squares[KERNELS_LANES] = {0};
     if (t->block_active[block] == 0)
         return;
     const bool batches = batch_loss != NULL && !is_population(t);

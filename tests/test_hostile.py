@@ -402,7 +402,7 @@ def test_malicious_files(reference, config, tmp_path, analysis):
             verified = try_all(path, config, analysis, run=len(name) % 3 == 0 or "terminal" in name)
             assert verified == 74 or name in ("cycle", "no ranks", "ranks without end", "ranks a text", "negative ranks",
                                               "history of lists"), "verify passed"
-            assert time.monotonic() - start < 15, f"{time.monotonic() - start:.0f} s"
+            assert time.monotonic() - start < 60, f"{time.monotonic() - start:.0f} s"  # what hangs is ended after 10 s, or 20, a command
         except AssertionError as error:
             failures.append(f"{name}: {error}")
     assert not failures, "\n".join(failures)

@@ -43,10 +43,11 @@ static void draw_one(const struct samples *s, const struct set *set, int64_t n, 
     model_inputs(s->kernels, set->key, s->plan.dimension, s->plan.input, n, 1, ret);
 }
 
-static struct set set_of(const struct samples_plan *p, enum rng_purpose purpose, int64_t count)
+/* Of a stream whose purpose has one number for each kind of input. */
+static struct rng_key input_key(const struct samples_plan *p, enum rng_purpose purpose)
 {
     const enum rng_purpose of_input = (enum rng_purpose)((int)purpose + (int)p->input);
-    return (struct set){.key = rng_key(p->seed, p->replicate, p->dimension, of_input), .count = count};
+    return rng_key(p->seed, p->replicate, p->dimension, of_input);
 }
 
 static int64_t piece_count(int64_t test)
@@ -115,11 +116,11 @@ int samples_new(const struct kernels *kernels, const struct samples_plan *plan, 
                           .epoch = -1,
                           .epoch_steps = plan->data > 0 ? plan->data / batch : 0};
     const bool fixed = plan->data > 0;
-    s->fresh = rng_key(plan->seed, plan->replicate, d, (enum rng_purpose)((int)RNG_INPUT + (int)plan->input));
+    s->fresh = input_key(plan, RNG_INPUT);
     s->noise = rng_key(plan->seed, plan->replicate, d, fixed ? RNG_DATA_NOISE : RNG_NOISE);
     s->shuffle = rng_key(plan->seed, plan->replicate, d, RNG_SHUFFLE);
-    s->data = set_of(plan, RNG_DATA, plan->data);
-    s->test = set_of(plan, RNG_TEST, plan->test);
+    s->data = (struct set){.key = input_key(plan, RNG_DATA), .count = plan->data};
+    s->test = (struct set){.key = input_key(plan, RNG_TEST), .count = plan->test};
     s->pieces_kept = samples_are_kept(d, plan->test);
     const int64_t stream = rng_padded(batch * pitch), labels = fixed ? plan->data : batch;
     const int64_t pieces = s->pieces_kept || plan->test == 0 ? piece_count(plan->test) : 1;

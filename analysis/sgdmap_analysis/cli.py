@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A mistake is one line, not a page of usage above it."""
 
     def error(self, message: str) -> NoReturn:
@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="sgdmap-analysis",
         description="Figures and numbers from a result file of sgdmap, finished or not. It only reads the file, and "
         "may do so while the job writes it.",

@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "analysis"), str(ROOT / "jobs" / "paper")]
 import claims  # noqa: E402
 from claims import common  # noqa: E402
 from sgdmap_analysis import ArgumentError, SweepError, open_sweep  # noqa: E402
+from sgdmap_analysis.cli import Parser  # noqa: E402
 from sgdmap_analysis.sweep import has_outcome  # noqa: E402
 
 CONFIGS = ROOT / "jobs" / "paper"
@@ -276,13 +277,8 @@ def _plain(found: list[dict[str, Any]], output: Path) -> dict[str, Any]:
     } for one in found]}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} ({self.prog} -h explains)\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = _Parser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS)
+    parser = Parser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS)
     parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="with the sweeps, NAME.h5")
     parser.add_argument("-o", "--output", metavar="PAGE", type=Path, help="page to write (FOLDER/report.html)")
     parser.add_argument("--json", action="store_true", help="print the numbers")

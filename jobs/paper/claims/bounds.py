@@ -176,14 +176,7 @@ def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
         ax.plot([], [], marker=marker, markersize=3, color=colour, linewidth=0.8, label=label)
     gammas = [row["gamma"] or np.nan for row in numbers["rows"]]
     ax.plot(dims, gammas, linestyle="", marker="D", markersize=3.4, color=orange, label="$\\gamma$: all converge")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xticks(dims, [f"{value:g}" for value in dims])
-    ax.minorticks_off()
-    low, high = ax.get_ylim()
-    ax.set_ylim(low / 1.1, high * 2.2)
+    low, high = common.over_dimensions(ax, dims, "norm", 2.2, 1.1)
     ticks = [value for value in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10) if low / 1.1 <= value <= high * 2.2]
     ax.set_yticks(ticks, [f"{value:g}" for value in ticks])
-    ax.set_xlabel(style.AXIS_LABELS["dimension"])
-    ax.set_ylabel("norm")
     ax.legend(frameon=False, fontsize=6.2, loc="upper left", handlelength=1)

@@ -8,7 +8,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from sgdmap_analysis import ArgumentError, wilson_interval
+from sgdmap_analysis import ArgumentError, style, wilson_interval
 from sgdmap_analysis.boundary import student_t_quantile
 from sgdmap_analysis.compare import clustered_difference, config_value, newcombe_paired_interval
 from sgdmap_analysis.sweep import flag_codes, has_outcome
@@ -156,6 +156,28 @@ def misfit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def estimate(value: float, low: float, high: float) -> dict[str, float]:
     return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def over_dimensions(ax: Any, dims: Sequence[float], label: str, room: float, below: float = 1) -> tuple[float, float]:
+    """Logarithmic axes of a law in d, whose values are the ticks; `room` and `below` are factors left free above and below. Returns the limits before."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(dims, [f"{value:g}" for value in dims])
+    ax.minorticks_off()
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / below, high * room)
+    ax.set_xlabel(style.AXIS_LABELS["dimension"])
+    ax.set_ylabel(label)
+    return low, high
+
+
+def of_two_halves(first: bool | None, second: bool | None, told: str) -> tuple[str, str]:
+    """The verdict on a claim of two halves, each of which holds, does not, or (None) cannot be told."""
+    if first and second:
+        return CONFIRMED, told
+    if first or second:
+        return PART, told
+    return (CONTRADICTED if first is False and second is False else UNDECIDED), told
 
 
 def plain(value: Any) -> Any:

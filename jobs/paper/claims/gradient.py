@@ -135,11 +135,7 @@ def judge(numbers: dict[str, Any]) -> tuple[str, str]:
              {True: "with and without noise as many runs converge over the norms", False: "the noise changes how many runs converge over the norms",
               None: "what bounds the norms cannot be told"}[norms]]
     told = "; ".join(words)
-    if step and norms:
-        return CONFIRMED, told
-    if step or norms:
-        return PART, told
-    return (CONTRADICTED if step is False and norms is False else UNDECIDED), told
+    return common.of_two_halves(step, norms, told)
 
 
 def effects(numbers: dict[str, Any]) -> list[Effect]:
@@ -208,14 +204,7 @@ def draw(axes: list[Any], numbers: dict[str, Any], sweep: xr.Dataset) -> None:
             if part["kind"] == "estimated":
                 ax.errorbar([d], [part["value"]], [[part["value"] - part["low"]], [part["high"] - part["value"]]], fmt=marker, markersize=3, color=COLOURS[kind], linewidth=0.9)
         ax.plot([], [], marker=marker, markersize=3, color=COLOURS[kind], linewidth=0.8, label=label)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xticks(dims, [f"{value:g}" for value in dims])
-    ax.minorticks_off()
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * 3)
-    ax.set_xlabel(style.AXIS_LABELS["dimension"])
-    ax.set_ylabel("critical step size")
+    low, high = common.over_dimensions(ax, dims, "critical step size", 3)
     ax.legend(frameon=False, fontsize=6.2, loc="upper right", handlelength=1)
 
     ticks = [value for value in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if low <= value <= high]

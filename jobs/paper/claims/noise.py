@@ -150,11 +150,7 @@ def judge(numbers: dict[str, Any]) -> tuple[str, str]:
             told += f"; with {WORDS[name]} steps they end {common.number(1 / best['value'], '.2g')} times as near"
         elif best["low"] > 1:
             told += f"; with {WORDS[name]} steps they end farther away"
-    if proportional and near:
-        return CONFIRMED, told
-    if proportional or near:
-        return PART, told
-    return (CONTRADICTED if proportional is False and near is False else UNDECIDED), told
+    return common.of_two_halves(proportional, near, told)
 
 
 def effects(numbers: dict[str, Any]) -> list[Effect]:

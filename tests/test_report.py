@@ -422,6 +422,14 @@ def test_server_is_on_loopback_only(sweep_file, served):
     assert one.end(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_server_is_ended_as_soon_as_it_is_announced(sweep_file, number):
+    source = serve.Source(sweep_file(), lambda: None, lambda _: {}, 1.0)
+    handlers = signal.getsignal(number)
+    serve.run(serve.make_server(source, 0, lambda: "page"), lambda: os.kill(os.getpid(), number))
+    assert signal.getsignal(number) is handlers
+
+
 def test_server_waits_for_the_file_and_follows_it(tmp_path, served):
     path = tmp_path / "later.nc"
     one = served(path, "--interval", "0.2")

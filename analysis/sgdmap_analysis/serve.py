@@ -237,8 +237,10 @@ def _host_name(host: str) -> str:
     return host.rsplit(":", 1)[0] if ":" in host else host
 
 
-def run(server: http.server.ThreadingHTTPServer) -> None:
-    """Serve until SIGINT or SIGTERM, then return."""
+def run(server: http.server.ThreadingHTTPServer, announce: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then return.
+
+    ``announce`` is called when both signals are heard: who reads the address there may end the server at once."""
 
     def stop(*_: Any) -> None:
         # From another thread: shutdown waits for the loop that this handler interrupts.
@@ -246,6 +248,7 @@ def run(server: http.server.ThreadingHTTPServer) -> None:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        announce()
         server.serve_forever(poll_interval=0.2)
     finally:
         server.server_close()

@@ -64,6 +64,9 @@ def _serve(options: argparse.Namespace) -> None:
         if options.port is not None:
             raise
         server = serve.make_server(source, 0, page)
-    print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
-    print("sgdmap-analysis: Ctrl-C ends it", file=sys.stderr)
-    serve.run(server)
+
+    def announce() -> None:
+        print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
+        print("sgdmap-analysis: Ctrl-C ends it", file=sys.stderr)
+
+    serve.run(server, announce)

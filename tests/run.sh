@@ -60,7 +60,7 @@ if [ "$what" = all ]; then
     --suppress=memleak:src/store.c -I include -I build/src -j "$(nproc)" --quiet --error-exitcode=1 \
     src tests/*.c tests/bench/*.c tests/fuzz/*.c
   # The compiler's warnings are for the code as it is, not as the sanitizers change it: GCC then warns of what cannot be.
-  build build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dwerror=false
+  build build-sanitize --buildtype=debugoptimized -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false -Dwerror=false
   sanitized() {
     SGDMAP_SAMPLE=${SGDMAP_SAMPLE:-6} SGDMAP_HOSTILE_FILES=${SGDMAP_HOSTILE_FILES:-16} \
       ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \

@@ -22,17 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "tests" / "slurm" / "cluster"
 PROGRAM = os.environ["SGDMAP"]
 
-# Seconds of training on three ranks, saved every tenth of one.
+# Seconds of training on three ranks, saved every tenth of one; groups of about the same length, so that some rank is always in one.
 CONFIG = """\
 title: a sweep on a cluster
 seed: 5
-grid: {dimension: [6, 40], step_size: {log: [1.0e-3, 0.1], count: 6}, init_scale: [0, 1], teacher_norm: [0.5, 1.0],
+grid: {dimension: [36, 40], step_size: {log: [1.0e-3, 0.1], count: 6}, init_scale: [0, 1], teacher_norm: [0.5, 1.0],
        batch_size: 30, replicates: 3}
 training: {steps: STEPS, tolerance: 1.0e-6}
 records: {count: 12}
 checkpoint: {interval: 0.1}
 """
-SHORT, LONG = 4000, 60_000
+SHORT, LONG = 2000, 32_000
 
 
 # The jobs of the second may take nodes from those of the first.
@@ -302,6 +302,22 @@ def test_a_daemon_that_is_restarted(cluster, assert_as_undisturbed, launcher, da
     assert_as_undisturbed(config, file)
 
 
+def test_a_signal_before_the_ranks_are_there(cluster, assert_as_undisturbed):
+    """They get it when they are."""
+    program = cluster.folder / "slow-to-start"
+    program.write_text(f"#!/bin/sh\ntrap '' USR1\n[ \"$1\" != run ] || sleep 5\nexec {PROGRAM} \"$@\"\n")
+    program.chmod(0o755)
+    config, file = make(cluster, "early", LONG)
+    job, _ = cluster.submit(config, file, "--launcher", "mpirun", "--no-analysis", program=program)
+    cluster.wait(lambda: processes_with(f" -o {file}".replace(" ", "\0")))
+    assert not ranks_of(file)
+    cluster.login("scancel", "--signal=USR1", "--batch", job)
+    cluster.wait_for_end(job)
+    log = log_of(file)
+    assert cluster.state(job) == "COMPLETED" and "received SIGUSR1" in log and "start 2 (SLURM_RESTART_COUNT=1)" in log, log
+    assert_as_undisturbed(config, file)
+
+
 def test_no_progress_is_bounded(cluster):
     """A program that is always interrupted."""
     program = cluster.folder / "interrupted"
@@ -384,7 +400,7 @@ def test_a_cluster_does_not_outlive_its_owner(whole_cluster):
     (("CONFIG", "--ranks"), "--ranks wants a value"),
     (("CONFIG", "--nodes", "3", "--ranks", "2"), "2 ranks cannot be spread over --nodes 3"),
     (("CONFIG", "--array", "1"), "--array: 1 is not in [2, "),
-    (("CONFIG", "--array", "500", "--ranks", "1"), "--array: 500 is more than the 9 groups"),
+    (("CONFIG", "--array", "500", "--ranks", "1"), "--array: 500 is more than the 12 groups"),
     (("CONFIG", "--time", "soon"), "--time: soon is not a time"),
     (("CONFIG", "--time", "0:30"), "--time: 0:30 is not a time of a minute or more"),
     (("CONFIG", "--partition", "a b"), "a b: not the name of a partition"),

@@ -153,10 +153,15 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+def launched(file: Path) -> list[int]:
+    """Launchers and ranks that have that file as their output."""
+    return processes_with(f" -o {file}".replace(" ", "\0"))
+
+
 def ranks_of(file: Path) -> list[int]:
     """The ranks that train into that file."""
     found = []
-    for pid in processes_with(f" -o {file}".replace(" ", "\0")):
+    for pid in launched(file):
         try:
             if Path(f"/proc/{pid}/exe").resolve() == Path(PROGRAM).resolve():
                 found.append(pid)
@@ -309,7 +314,7 @@ def test_a_signal_before_the_ranks_are_there(cluster, assert_as_undisturbed):
     program.chmod(0o755)
     config, file = make(cluster, "early", LONG)
     job, _ = cluster.submit(config, file, "--launcher", "mpirun", "--no-analysis", program=program)
-    cluster.wait(lambda: processes_with(f" -o {file}".replace(" ", "\0")))
+    cluster.wait(lambda: launched(file))
     assert not ranks_of(file)
     cluster.login("scancel", "--signal=USR1", "--batch", job)
     cluster.wait_for_end(job)

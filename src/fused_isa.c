@@ -274,14 +274,18 @@ static void output(int64_t d, int64_t batch, int64_t stride, const double *input
                    double *ret)
 {
     memset(ret, 0, (size_t)batch * sizeof *ret);
-    const int64_t pieces = pieces_of(d, NEURONS), tile = SAMPLES / 2 * WIDTH, whole = batch - batch % tile;
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-        const int64_t j = piece_begin(d, pieces, piece), neurons = piece_begin(d, pieces, piece + 1) - j;
-        for (int64_t n = 0; n < whole; n += tile)
-            COLUMNS(output_tile, SAMPLES / 2, neurons, d, stride, inputs + n, columns + j * d, ret + n)
-        for (int64_t n = whole; n < batch; n += WIDTH)
-            COLUMNS(output_tile, 1, neurons, d, stride, inputs + n, columns + j * d, ret + n)
-    }
+    const int64_t pieces = pieces_of(d, REST_NEURONS), tile = SAMPLES / 2 * WIDTH,
+                  whole = batch - batch % tile;
+    /* A tile of the inputs stays in the first cache while all neurons pass by; the other way round all inputs would pass by
+     * each piece of them. */
+    for (int64_t n = 0; n < batch; n += n < whole ? tile : WIDTH)
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+            const int64_t j = piece_begin(d, pieces, piece), neurons = piece_begin(d, pieces, piece + 1) - j;
+            if (n < whole)
+                COLUMNS(output_tile, SAMPLES / 2, neurons, d, stride, inputs + n, columns + j * d, ret + n)
+            else
+                COLUMNS(output_tile, 1, neurons, d, stride, inputs + n, columns + j * d, ret + n)
+        }
 }
 
 /* -- The distance from the teacher ----------------------------------------------------------------- */
